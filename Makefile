@@ -1,0 +1,53 @@
+# make run    set up, run the pipeline as an experiment, and sum up
+# make test   set up, check the code, and run the tests
+
+PYTHON ?= python3
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+# DVC commits experiments with Git; where Git has not been told a name, the login name serves.
+USER_NAME := $(or $(shell git config user.name),$(shell id -un))
+USER_EMAIL := $(or $(shell git config user.email),$(shell id -un)@localhost)
+export GIT_AUTHOR_NAME ?= $(USER_NAME)
+export GIT_AUTHOR_EMAIL ?= $(USER_EMAIL)
+export GIT_COMMITTER_NAME ?= $(USER_NAME)
+export GIT_COMMITTER_EMAIL ?= $(USER_EMAIL)
+
+.PHONY: run test format constraints
+
+run: $(VENV)/installed
+	dvc exp run
+	@echo
+	@dvc metrics show
+	@echo
+	@echo "dvc exp show --only-changed    the experiments in a table"
+	@echo "dvc plots show                 the curves, confusion matrices and pictures on one page"
+	@echo "dvclive/train/report.html      the training; dvclive/evaluate/report.html: the test"
+	@echo
+	@echo "First: source $(VENV)/bin/activate"
+
+test: $(VENV)/installed-dev
+	ruff check
+	ruff format --check
+	pytest
+
+format: $(VENV)/installed-dev
+	ruff check --fix
+	ruff format
+
+# Pins every package, for all Python versions at once; needs uv.
+constraints:
+	grep -hv '^-' requirements.txt requirements-dev.txt | uv pip compile - --universal \
+		--python-version 3.10 --no-header --no-annotate --output-file constraints.txt --upgrade
+
+$(VENV)/installed: requirements.txt constraints.txt
+	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit( \
+		"Python 3.10 to 3.13 is needed, $(PYTHON) is " + sys.version.split()[0] + \
+		"; name another one with: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
