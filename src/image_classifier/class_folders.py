@@ -1,0 +1,76 @@
+"""Pictures as people keep them: a folder for each class, perhaps train/validation/test above."""
+
+from pathlib import Path
+
+from image_classifier.errors import InputError
+
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "validation": "validation",
+    "valid": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+
+
+def find_class_folders(root: Path) -> dict[tuple[str, str], Path]:
+    """Find the class folders below `root`, past folders that only hold another one.
+
+    Returns:
+        (split, class name) -> folder, sorted; the split is "train", "validation", "test", or ""
+        where the pictures are not split.
+
+    Raises:
+        InputError: if there are fewer than two classes, or splits without one to train on.
+    """
+    top = root
+    while len(inner := _folders(top)) == 1 and not _files(top) and _folders(inner[0]):
+        top = inner[0]
+    splits = _split_folders(inner)
+    folders = {
+        (split, folder.name): folder
+        for split, parent in (splits or {"": top}).items()
+        for folder in _folders(parent)
+    }
+    if splits and "train" not in splits:
+        raise InputError(f"{top}: found {', '.join(splits)}; a 'train' folder must stand beside")
+    classes = {name for split, name in folders if split in ("train", "")}
+    for split, name in folders:
+        if name not in classes:
+            raise InputError(f"{top}: class {name!r} is in {split!r} and not in 'train'")
+    if len(classes) < 2:
+        raise InputError(
+            f"{top}: found {len(classes)} class folders; allowed: two or more, each with pictures"
+        )
+    return dict(sorted(folders.items()))
+
+
+def find_files(folder: Path) -> list[Path]:
+    """All files at any depth below a class folder, sorted; hidden ones are passed over."""
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and not any(_hidden(part) for part in path.relative_to(folder).parts)
+    )
+
+
+def _split_folders(folders: list[Path]) -> dict[str, Path]:
+    """Split name -> folder, if all `folders` are named after splits and hold class folders."""
+    splits = {SPLIT_NAMES.get(folder.name.lower(), ""): folder for folder in folders}
+    named = "" not in splits and len(splits) == len(folders)
+    return splits if named and all(map(_folders, folders)) else {}
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_file() and not _hidden(path.name)]
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"

@@ -1,0 +1,142 @@
+"""The datasets of `download.dataset`, each written as class folders of image files.
+
+To add one, write a function like those below and name it in `DATASETS` and in
+`DownloadParams.dataset`. It writes `<class>/<file>` below the folder it is given, or
+`<split>/<class>/<file>` with splits called train, validation and test.
+"""
+
+import gzip
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+from tqdm import tqdm
+
+from image_classifier.class_folders import find_class_folders, find_files
+from image_classifier.errors import InputError
+from image_classifier.params import DownloadParams
+from image_classifier.sources import download, fetch, is_url
+
+CATS_AND_DOGS_URL = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
+
+# https://github.com/zalandoresearch/fashion-mnist; the sha256 are of the uncompressed contents.
+FASHION_MNIST_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
+FASHION_MNIST_FILES = {
+    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+}
+# The authors' first name is "T-shirt/top"; a folder's name cannot hold a slash.
+FASHION_MNIST_CLASSES = (
+    "T-shirt_top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+def write_digits(params: DownloadParams, folder: Path, scratch: Path) -> None:
+    """scikit-learn's 1,797 handwritten digits, 8x8 pixels, not split; nothing is downloaded."""
+    digits = load_digits()
+    pixels = (digits.images * (255 / digits.images.max())).round().astype(np.uint8)
+    _write_pngs(pixels, digits.target, list("0123456789"), folder)
+
+
+def write_cats_and_dogs(params: DownloadParams, folder: Path, scratch: Path) -> None:
+    """3,000 photos from Kaggle's Dogs vs. Cats: 2,000 to train on and 1,000 for validation."""
+    source = fetch(params.source or CATS_AND_DOGS_URL, params.sha256, scratch)
+    _copy_class_folders(source, folder)
+
+
+def write_fashion_mnist(params: DownloadParams, folder: Path, scratch: Path) -> None:
+    """Zalando's 70,000 pictures of clothing, 28x28 pixels: 60,000 to train on, 10,000 to test.
+
+    `download.source` may name another address that the four files are below, an archive of them,
+    or a folder such as /usr/share/datasets/fashion-mnist of Debian's dataset-fashion-mnist.
+    """
+    source = params.source or FASHION_MNIST_URL
+    is_archive = is_url(source) and source.endswith((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"))
+    if is_url(source) and not is_archive:
+        for name in FASHION_MNIST_FILES:
+            download(f"{source.rstrip('/')}/{name}.gz", None, scratch)
+        files = scratch
+    else:
+        files = fetch(source, params.sha256, scratch)
+    for split, prefix in (("train", "train"), ("test", "t10k")):
+        images = _read_idx(files, f"{prefix}-images-idx3-ubyte", header_size=16)
+        labels = _read_idx(files, f"{prefix}-labels-idx1-ubyte", header_size=8)
+        pixels = images.reshape(-1, 28, 28)
+        _write_pngs(pixels, labels, FASHION_MNIST_CLASSES, folder / split)
+
+
+def write_image_folder(params: DownloadParams, folder: Path, scratch: Path) -> None:
+    """A person's own pictures, in class folders, perhaps with splits above them."""
+    _copy_class_folders(fetch(params.source, params.sha256, scratch), folder)
+
+
+DATASETS = {
+    "digits": write_digits,
+    "cats_and_dogs": write_cats_and_dogs,
+    "fashion_mnist": write_fashion_mnist,
+    "image_folder": write_image_folder,
+}
+
+
+def _copy_class_folders(source: Path, folder: Path) -> None:
+    """Copy class folders to `<split>/<class>/...`, with the splits' usual names made uniform."""
+    class_folders = find_class_folders(source)
+    files = [
+        (file, folder / split / name / file.relative_to(class_folder))
+        for (split, name), class_folder in class_folders.items()
+        for file in find_files(class_folder)
+    ]
+    for split, name in class_folders:
+        (folder / split / name).mkdir(parents=True)
+    for file, target in tqdm(files, desc="copying pictures", unit="file"):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+
+
+def _write_pngs(
+    pixels: np.ndarray, labels: np.ndarray, class_names: list[str] | tuple[str, ...], folder: Path
+) -> None:
+    """Write uint8 (n, height, width) as `<class>/<position>.png`.
+
+    They are not compressed: what a compressor writes differs between builds of zlib, and the
+    bytes of a picture decide its split.
+    """
+    for name in class_names:
+        (folder / name).mkdir(parents=True)
+    width = len(str(len(pixels)))
+    pairs = zip(pixels, labels, strict=True)
+    for index, (picture, label) in enumerate(tqdm(pairs, "writing", len(pixels), unit="file")):
+        target = folder / class_names[label] / f"{index:0{width}}.png"
+        Image.fromarray(picture).save(target, compress_level=0)
+
+
+def _read_idx(folder: Path, name: str, header_size: int) -> np.ndarray:
+    """The uint8 values of an IDX file, plain or gzipped, at any depth below `folder`.
+
+    Raises:
+        InputError: if the file is missing, or is not the one that the authors published.
+    """
+    plain, packed = next(folder.rglob(name), None), next(folder.rglob(f"{name}.gz"), None)
+    if not plain and not packed:
+        raise InputError(f"download.source: {folder} has neither {name} nor {name}.gz")
+    try:
+        content = plain.read_bytes() if plain else gzip.decompress(packed.read_bytes())
+    except (OSError, EOFError) as error:
+        raise InputError(f"{packed}: {error}") from None
+    if hashlib.sha256(content).hexdigest() != FASHION_MNIST_FILES[name]:
+        raise InputError(f"{plain or packed}: its contents are not those of Fashion-MNIST's {name}")
+    return np.frombuffer(content, np.uint8, offset=header_size)

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from image_classifier.class_folders import find_class_folders, find_files
+from image_classifier.errors import InputError
+
+
+def make_files(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def found(root: Path) -> list[tuple[str, str]]:
+    return list(find_class_folders(root))
+
+
+def test_class_folders_alone(tmp_path: Path):
+    make_files(tmp_path, "dog/1.jpg", "cat/1.jpg")
+    assert found(tmp_path) == [("", "cat"), ("", "dog")]
+
+
+def test_splits_under_their_usual_names(tmp_path: Path):
+    make_files(tmp_path, "Train/cat/1.jpg", "Train/dog/1.jpg", "val/cat/2.jpg", "testing/dog/3.jpg")
+    assert found(tmp_path) == [
+        ("test", "dog"),
+        ("train", "cat"),
+        ("train", "dog"),
+        ("validation", "cat"),
+    ]
+
+
+def test_folders_around_the_dataset_are_passed(tmp_path: Path):
+    make_files(
+        tmp_path, "archive/pets/cat/1.jpg", "archive/pets/dog/1.jpg", "__MACOSX/archive/._pets"
+    )
+    assert found(tmp_path) == [("", "cat"), ("", "dog")]
+
+
+def test_classes_may_be_called_like_splits(tmp_path: Path):
+    make_files(tmp_path, "train/1.jpg", "test/1.jpg")
+    assert found(tmp_path) == [("", "test"), ("", "train")]
+
+
+def test_files_at_any_depth_without_hidden_ones(tmp_path: Path):
+    make_files(tmp_path, "b.jpg", "a/deep/1.jpg", ".DS_Store", ".hidden/2.jpg")
+    files = [path.relative_to(tmp_path).as_posix() for path in find_files(tmp_path)]
+    assert files == ["a/deep/1.jpg", "b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("names", "fragment"),
+    [
+        (["readme.txt"], "found 0 class folders"),
+        (["cat/1.jpg"], "found 1 class folders"),
+        (["test/cat/1.jpg", "validation/cat/1.jpg"], "a 'train' folder must stand beside"),
+        (["train/a/1.jpg", "train/b/1.jpg", "test/c/1.jpg"], "class 'c' is in 'test'"),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, names: list[str], fragment: str):
+    make_files(tmp_path, *names)
+    with pytest.raises(InputError, match=fragment):
+        find_class_folders(tmp_path)

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from image_classifier.errors import InputError
+from image_classifier.images import (
+    UnreadableImageError,
+    load_batches,
+    load_image,
+    unreadable_reason,
+)
+
+ORIENTATION = 0x0112  # the EXIF tag
+
+
+def halves(mode: str, left: object, right: object) -> Image.Image:
+    """A 40x20 picture whose left and right halves have one colour each."""
+    image = Image.new(mode, (40, 20), left)
+    image.paste(Image.new(mode, (20, 20), right), (20, 0))
+    return image
+
+
+@pytest.mark.parametrize(
+    ("mode", "left", "right"),
+    [
+        ("RGB", (0, 0, 0), (255, 255, 255)),
+        ("RGBA", (0, 0, 0, 255), (255, 255, 255, 255)),
+        ("L", 0, 255),
+        ("LA", (0, 255), (255, 255)),
+        ("1", 0, 1),
+        ("I;16", 0, 65535),
+    ],
+)
+@pytest.mark.parametrize(("color_mode", "channels"), [("rgb", 3), ("grayscale", 1)])
+def test_any_mode_becomes_eight_bits(tmp_path: Path, mode, left, right, color_mode, channels):
+    path = tmp_path / "picture.png"
+    halves(mode, left, right).save(path)
+    pixels = load_image(path, 10, color_mode)
+    assert pixels.dtype == np.uint8 and pixels.shape == (10, 10, channels)
+    assert pixels[:, :4].max() == 0 and pixels[:, 6:].min() == 255
+
+
+def test_cmyk_and_palette_keep_their_colours(tmp_path: Path):
+    red = Image.new("RGB", (20, 20), (254, 0, 0))
+    red.convert("CMYK").save(tmp_path / "cmyk.jpg", quality=95)
+    red.convert("P").save(tmp_path / "palette.gif")
+    for name in ("cmyk.jpg", "palette.gif"):
+        pixels = load_image(tmp_path / name, 8, "rgb").astype(int)
+        assert np.abs(pixels - (254, 0, 0)).max() < 10, name
+
+
+def test_exif_orientation_is_applied(tmp_path: Path):
+    image = halves("RGB", (0, 0, 0), (255, 255, 255))
+    exif = image.getexif()
+    exif[ORIENTATION] = 6  # to be turned by 90 degrees clockwise: left goes to the top
+    image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
+    pixels = load_image(tmp_path / "turned.jpg", 10, "rgb")
+    assert pixels[:4].max() < 30 and pixels[6:].min() > 225
+
+
+def test_a_large_jpeg_decoded_small_is_the_same_picture(tmp_path: Path):
+    gradient = np.tile(np.linspace(0, 255, 1600).astype(np.uint8), (1600, 1))
+    Image.fromarray(gradient).convert("RGB").save(tmp_path / "large.jpg", quality=95)
+    row = load_image(tmp_path / "large.jpg", 16, "rgb")[8, :, 0].astype(float)
+    assert np.abs(row - (np.arange(16) + 0.5) * 255 / 16).max() < 3
+
+
+def test_unreadable_files_have_a_reason(tmp_path: Path):
+    good = tmp_path / "good.jpg"
+    Image.effect_noise((200, 200), 90).convert("RGB").save(good)
+    (tmp_path / "truncated.jpg").write_bytes(good.read_bytes()[:3000])
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "empty.png").touch()
+    assert unreadable_reason(good) is None
+    assert "truncated" in unreadable_reason(tmp_path / "truncated.jpg")
+    for name in ("text.jpg", "empty.png"):
+        reason = unreadable_reason(tmp_path / name)
+        assert "cannot identify image file" in reason
+        assert str(tmp_path) not in reason
+        with pytest.raises(UnreadableImageError):
+            load_image(tmp_path / name, 8, "rgb")
+
+
+def test_a_decompression_bomb_is_unreadable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Image.new("L", (300, 300)).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert "decompression bomb" in unreadable_reason(tmp_path / "bomb.png")
+
+
+def test_batches_keep_the_order(tmp_path: Path):
+    paths = [tmp_path / f"{level}.png" for level in range(0, 250, 10)]
+    for path in paths:
+        Image.new("L", (5, 5), int(path.stem)).save(path)
+    batches = list(load_batches(paths, 4, image_size=8, color_mode="grayscale"))
+    assert [len(batch) for batch in batches] == [4] * 6 + [1]
+    levels = np.concatenate(batches)[:, 0, 0, 0]
+    assert levels.tolist() == list(range(0, 250, 10))
+
+
+def test_batches_name_the_file_that_is_damaged(tmp_path: Path):
+    (tmp_path / "bad.png").write_text("no picture")
+    with pytest.raises(InputError, match=r"bad\.png: cannot identify"):
+        list(load_batches([tmp_path / "bad.png"], 4, image_size=8, color_mode="rgb"))
