@@ -1,0 +1,20 @@
+"""Random changes to training pictures that leave their class as it is."""
+
+from image_classifier.params import PrepareParams
+from image_classifier.tensorflow_setup import keras
+
+
+def build_augmentation(params: PrepareParams, channels: int) -> keras.Sequential:
+    """A network of random horizontal flip and rotation.
+
+    It maps float32 (n, image_size, image_size, channels) to the same shape, and passes pictures
+    through unchanged when called with `training=False`. Corners that a rotation uncovers are
+    filled with the picture's reflection, the default of `keras.layers.RandomRotation`.
+    """
+    layers = []
+    if params.horizontal_flip:
+        layers.append(keras.layers.RandomFlip("horizontal", seed=params.seed))
+    if params.rotation:
+        layers.append(keras.layers.RandomRotation(params.rotation, seed=params.seed))
+    shape = (params.image_size, params.image_size, channels)
+    return keras.Sequential([keras.Input(shape), *layers], name="augmentation")

@@ -1,0 +1,118 @@
+"""Backbones: networks that turn pictures into features.
+
+A network of `keras.applications` needs a line in `params.KERAS_APPLICATIONS` only. For any other,
+write a function like `_efficientnet_lite0` below, name it in `_backbone`, and add its smallest
+picture to `params.MINIMUM_SIZE`.
+"""
+
+import warnings
+from pathlib import Path
+
+from image_classifier.efficientnet_lite0 import build_efficientnet_lite0, load_imagenet_weights
+from image_classifier.efficientnet_lite0 import preprocess_input as efficientnet_lite0_input
+from image_classifier.errors import InputError
+from image_classifier.params import KERAS_APPLICATIONS, ModelParams
+from image_classifier.tensorflow_setup import keras
+
+
+def build_feature_extractor(params: ModelParams, image_size: int, channels: int) -> keras.Model:
+    """A network from pixels to features, its own preprocessing included.
+
+    It maps float32 (n, image_size, image_size, channels), values 0 to 255, to float32 (n, d).
+    Of a pretrained backbone the top `params.fine_tune_layers` layers that have weights can be
+    trained; batch normalisation always works as in inference, so its statistics stay as they are
+    (https://keras.io/guides/transfer_learning).
+
+    Raises:
+        InputError: if the backbone's weights cannot be loaded.
+    """
+    pixels = keras.Input((image_size, image_size, channels), name="pixels")
+    if params.backbone == "cnn":
+        features = _cnn(pixels, params)
+    else:
+        backbone, preprocessed = _backbone(pixels, params)
+        _freeze(backbone, params.fine_tune_layers)
+        features = backbone(preprocessed, training=False)
+        features = keras.layers.GlobalAveragePooling2D(name="average_pooling")(features)
+    return keras.Model(pixels, features, name="feature_extractor")
+
+
+def _cnn(pixels: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
+    """Two convolutions with pooling, for pictures as small as 28x28."""
+    x = keras.layers.Rescaling(1 / 255, name="rescaling")(pixels)
+    for number, filters in enumerate((params.conv1_filters, params.conv2_filters), start=1):
+        name = f"conv{number}"
+        x = keras.layers.Conv2D(filters, 5, padding="same", activation="relu", name=name)(x)
+        x = keras.layers.MaxPooling2D(name=f"pool{number}")(x)
+    return keras.layers.Flatten(name="flatten")(x)
+
+
+def _backbone(
+    pixels: keras.KerasTensor, params: ModelParams
+) -> tuple[keras.Model, keras.KerasTensor]:
+    """A pretrained network without its top, and `pixels` preprocessed as it expects them."""
+    if params.backbone == "efficientnet_lite0":
+        return _efficientnet_lite0(pixels, params.weights)
+    return _keras_application(pixels, params.backbone, params.weights)
+
+
+def _efficientnet_lite0(
+    pixels: keras.KerasTensor, weights: str
+) -> tuple[keras.Model, keras.KerasTensor]:
+    network = build_efficientnet_lite0(pixels.shape[1:])
+    if weights == "imagenet":
+        load_imagenet_weights(network)
+    elif weights != "random":
+        _load_weights_file(network, weights)
+    return network, efficientnet_lite0_input(pixels)
+
+
+def _keras_application(
+    pixels: keras.KerasTensor, name: str, weights: str
+) -> tuple[keras.Model, keras.KerasTensor]:
+    build = getattr(keras.applications, KERAS_APPLICATIONS[name].function)
+    preprocess_input = getattr(keras.applications, KERAS_APPLICATIONS[name].module).preprocess_input
+    try:
+        network = build(
+            include_top=False,
+            weights="imagenet" if weights == "imagenet" else None,
+            input_shape=pixels.shape[1:],
+        )
+    except Exception as error:  # what Keras raises when an address cannot be reached
+        if weights != "imagenet":
+            raise
+        raise InputError(
+            f"model.weights: the ImageNet weights of {name} could not be fetched ({error}); "
+            "name a local file of them instead, or 'random'"
+        ) from None
+    if weights not in ("imagenet", "random"):
+        _load_weights_file(network, weights)
+    return network, preprocess_input(pixels)
+
+
+def _load_weights_file(network: keras.Model, weights: str) -> None:
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise InputError(f"model.weights: {path} not found; allowed: imagenet, random, or a file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # all that some misfits cause
+            network.load_weights(path)
+    except (ValueError, OSError, KeyError, UserWarning) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"model.weights: {path} does not fit {network.name}: {reason}") from None
+
+
+def _freeze(network: keras.Model, trained_layers: int) -> None:
+    """Freeze all but the top `trained_layers` of the layers that can be trained."""
+    candidates = []
+    for layer in network.layers:
+        layer.trainable = False
+        if layer.weights and not isinstance(layer, keras.layers.BatchNormalization):
+            candidates.append(layer)
+    if trained_layers > len(candidates):
+        raise InputError(
+            f"model.fine_tune_layers: found {trained_layers}; {network.name} has {len(candidates)}"
+        )
+    for layer in candidates[len(candidates) - trained_layers :]:
+        layer.trainable = True

@@ -1,0 +1,61 @@
+"""What `src/prepare.py` leaves in data/prepared, and how the later stages read it.
+
+    images.csv                             every picture: path, class, split, sha256
+    train.npy, validation.npy, test.npy    its features or its pixels
+
+An array has the shape (views, n, ...): n pictures in the table's order, each as `views` copies;
+validation and test pictures as one. Features are float32 (views, n, d), pixels uint8
+(1, n, image_size, image_size, channels).
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from image_classifier.errors import InputError
+from image_classifier.splits import ImageRecord, class_names_of, read_table, records_of
+
+FOLDER = Path("data/prepared")
+
+
+class PreparedSplit(NamedTuple):
+    """One split: its rows of the table, their labels, and their array."""
+
+    records: list[ImageRecord]
+    labels: np.ndarray  # int64 (n,): positions in the sorted class names
+    views: np.ndarray  # (views, n, ...), mapped into memory: read from disk as far as it is used
+
+
+def read_class_names() -> list[str]:
+    """The classes' names, in the order of the model's outputs."""
+    return class_names_of(read_table(FOLDER / "images.csv"))
+
+
+def open_split(split: str) -> PreparedSplit:
+    """Open the split "train", "validation" or "test".
+
+    Raises:
+        InputError: if it has not been prepared.
+    """
+    table = read_table(FOLDER / "images.csv")
+    records = records_of(table, split)
+    positions = {name: position for position, name in enumerate(class_names_of(table))}
+    labels = np.array([positions[record.class_name] for record in records])
+    path = array_path(FOLDER, split)
+    try:
+        return PreparedSplit(records, labels, np.load(path, mmap_mode="r"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {error}; `dvc exp run` makes it, or src/prepare.py") from None
+
+
+def create_array(
+    folder: Path, split: str, shape: tuple[int, ...], dtype: type[np.generic]
+) -> np.memmap:
+    """Create the array of a split as a file below `folder`, to be filled in batches."""
+    return np.lib.format.open_memmap(array_path(folder, split), "w+", dtype, shape)
+
+
+def array_path(folder: Path, split: str) -> Path:
+    """The file that holds the array of a split."""
+    return folder / f"{split}.npy"

@@ -1,0 +1,126 @@
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from conftest import write_picture
+from image_classifier.errors import InputError
+from image_classifier.splits import (
+    DUPLICATE,
+    SPLITS,
+    ImageRecord,
+    class_names_of,
+    read_table,
+    records_of,
+    split_images,
+    write_table,
+)
+
+
+def split_by_path(root: Path, validation: float = 0.2, test: float = 0.2) -> dict[str, str]:
+    return {record.path: record.split for record in split_images(root, validation, test)}
+
+
+@pytest.fixture
+def folder(pictures: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(pictures, tmp_path / "raw")
+
+
+def test_fractions_are_about_those_asked_for(tmp_path: Path):
+    for index in range(1000):
+        path = tmp_path / "ab"[index % 2] / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(str(index).encode())
+    counts = Counter(split_by_path(tmp_path, validation=0.3, test=0.1).values())
+    # Four standard deviations of a binomial distribution.
+    assert abs(counts["validation"] - 300) < 58 and abs(counts["test"] - 100) < 38
+    assert counts["train"] == 1000 - counts["validation"] - counts["test"]
+
+
+def test_adding_pictures_moves_none(folder: Path):
+    before = split_by_path(folder)
+    for index in range(40):
+        write_picture(folder / "red" / f"a new one {index}.png", (200, 60, 60), seed=1000 + index)
+    after = split_by_path(folder)
+    assert len(after) == len(before) + 40
+    assert {path: after[path] for path in before} == before
+
+
+def test_copies_stay_together(folder: Path):
+    for path in sorted((folder / "red").iterdir()):
+        shutil.copy(path, path.with_name(f"copy of {path.name}"))
+    splits = split_by_path(folder)
+    for path, split in splits.items():
+        if "copy of" in path:
+            assert splits[path.replace("copy of ", "")] == split
+
+
+def test_splits_of_the_dataset_itself_stay(pictures: Path, tmp_path: Path):
+    for split in SPLITS:
+        for name in ("blue", "red"):
+            files = sorted((pictures / name).iterdir())[SPLITS.index(split) :: 3]
+            (tmp_path / split / name).mkdir(parents=True)
+            for file in files:
+                shutil.copy(file, tmp_path / split / name)
+    assert all(path.startswith(f"{split}/") for path, split in split_by_path(tmp_path).items())
+
+
+@pytest.mark.parametrize(
+    ("own", "taken_from"),
+    [
+        (
+            ("train", "validation"),
+            {"train": "train", "validation": "validation", "test": "validation"},
+        ),
+        (("train", "test"), {"train": "train", "validation": "train", "test": "test"}),
+    ],
+)
+def test_a_missing_split_is_taken_out_of_the_one_before(
+    pictures: Path, tmp_path: Path, own: tuple[str, str], taken_from: dict[str, str]
+):
+    for name in ("blue", "red"):
+        for index, file in enumerate(sorted((pictures / name).iterdir())):
+            target = tmp_path / own[index % 2] / name / file.name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, target)
+    splits = split_by_path(tmp_path, validation=0.4, test=0.4)
+    assert set(splits.values()) == set(SPLITS)
+    assert all(path.split("/")[0] == taken_from[split] for path, split in splits.items())
+
+
+def test_a_copy_of_a_test_picture_is_not_trained_on(pictures: Path, tmp_path: Path):
+    for split, start in (("train", 0), ("validation", 10), ("test", 20)):
+        for name in ("blue", "red"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for file in sorted((pictures / name).iterdir())[start : start + 10]:
+                shutil.copy(file, tmp_path / split / name)
+    shutil.copy(tmp_path / "test/red/20.png", tmp_path / "train/red/twin.png")
+    shutil.copy(tmp_path / "test/red/20.png", tmp_path / "validation/red/twin.png")
+    splits = split_by_path(tmp_path)
+    assert splits["train/red/twin.png"] == splits["validation/red/twin.png"] == DUPLICATE
+    assert splits["test/red/20.png"] == "test"
+
+
+def test_the_table_is_read_as_it_was_written(tmp_path: Path):
+    records = [
+        ImageRecord("a, b/ü.png", "a, b", "train", "0" * 64),
+        ImageRecord('c/"1".png', "c", "test", "f" * 64),
+    ]
+    write_table(records, tmp_path / "images.csv")
+    assert read_table(tmp_path / "images.csv") == records
+    assert class_names_of(records) == ["a, b", "c"]
+    assert records_of(records, "test") == records[1:]
+
+
+def test_a_class_without_training_pictures_is_refused(folder: Path):
+    for path, split in split_by_path(folder).items():
+        if path.startswith("red/") and split == "train":
+            (folder / path).unlink()
+    with pytest.raises(InputError, match="class 'red' has no picture to train on"):
+        split_images(folder, 0.2, 0.2)
+
+
+def test_an_empty_split_is_refused(folder: Path):
+    with pytest.raises(InputError, match="fell into the test split; add some, or raise"):
+        split_images(folder, 0.2, 1e-9)
