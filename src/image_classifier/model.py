@@ -1,0 +1,82 @@
+"""The model file: one network from pixels to probabilities, with its class names inside."""
+
+import json
+import re
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from image_classifier.batches import ordered_batches
+from image_classifier.errors import InputError
+from image_classifier.tensorflow_setup import keras
+
+PREDICTION_BATCH_SIZE = 64
+FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def predict_probabilities(model: keras.Model, views: np.ndarray) -> np.ndarray:
+    """What a model makes of prepared pictures, pixels or features alike.
+
+    Args:
+        model: as `networks.build_networks` puts it together.
+        views: pixels, uint8 (1, n, image_size, image_size, channels), or features, float32
+            (1, n, d), for which the backbone is not run.
+
+    Returns:
+        Probabilities, float32 (n, class_count).
+    """
+    if views.ndim == 3:
+        model = keras.Sequential([model.get_layer("classifier"), model.get_layer("probabilities")])
+    unused_labels = np.zeros(views.shape[1], np.int64)
+    return model.predict(ordered_batches(views, unused_labels, PREDICTION_BATCH_SIZE), verbose=0)
+
+
+def save_model(model: keras.Model, class_names: list[str], path: Path) -> None:
+    """Write a `.keras` file with the class names in its metadata, replacing `path` at once.
+
+    Identical trainings give identical bytes: what Keras writes of the moment (dates, and addresses
+    in memory that tell shared objects apart) is left out or numbered from 0.
+    """
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as scratch:
+        saved, rewritten = Path(scratch, "saved.keras"), Path(scratch, "rewritten.keras")
+        model.save(saved)
+        with zipfile.ZipFile(saved) as source, zipfile.ZipFile(rewritten, "w") as target:
+            for name in source.namelist():
+                content = source.read(name)
+                if name == "metadata.json":
+                    metadata = json.loads(content)
+                    del metadata["date_saved"]
+                    content = json.dumps({**metadata, "class_names": class_names})
+                elif name == "config.json":
+                    content = _number_shared_objects(content.decode())
+                target.writestr(zipfile.ZipInfo(name, FIRST_ZIP_DATE), content)
+        rewritten.replace(path)
+
+
+def load_model(path: Path) -> tuple[keras.Model, list[str]]:
+    """Read the network and its class names.
+
+    Keras' safe mode stays on: loading executes no code that comes with the file.
+
+    Raises:
+        InputError: if there is no such file, or it was not written by `save_model`.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            class_names = json.loads(archive.read("metadata.json"))["class_names"]
+        return keras.models.load_model(path, compile=False), class_names
+    except FileNotFoundError:
+        raise InputError(f"{path} not found; `dvc exp run` makes it, or src/train.py") from None
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise InputError(f"{path} is not a model of this repository: {error}") from None
+
+
+def _number_shared_objects(config: str) -> str:
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'(?<="shared_object_id": )\d+',
+        lambda address: str(numbers.setdefault(address[0], len(numbers))),
+        config,
+    )

@@ -1,0 +1,58 @@
+"""How the layers are put together: the network that is fitted, and the model that is saved."""
+
+from typing import NamedTuple
+
+from image_classifier.augmentation import build_augmentation
+from image_classifier.backbones import build_feature_extractor
+from image_classifier.images import PILLOW_MODES
+from image_classifier.params import Params
+from image_classifier.tensorflow_setup import keras
+
+
+class Networks(NamedTuple):
+    """Two networks that share their weights: what the one learns, the other knows."""
+
+    fitted: keras.Model
+    """Takes what is prepared, and gives logits, float32 (n, class_count).
+
+    With a frozen backbone that is features, float32 (n, d), and the backbone is not run; otherwise
+    it is pixels, and the network changes them at random while it trains.
+    """
+
+    model: keras.Model
+    """Takes pixels, float32 (n, image_size, image_size, channels) with values 0 to 255, and gives
+    probabilities, float32 (n, class_count)."""
+
+
+def build_networks(params: Params, class_count: int) -> Networks:
+    """Build a classifier on top of the backbone that `params.model` names.
+
+    Raises:
+        InputError: if the backbone's weights cannot be loaded.
+    """
+    image_size, channels = params.prepare.image_size, len(PILLOW_MODES[params.prepare.color_mode])
+    extractor = build_feature_extractor(params.model, image_size, channels)
+    classifier = _build_classifier(
+        feature_count=extractor.output_shape[-1],
+        class_count=class_count,
+        dropout=params.train.dropout,
+        dense_units=params.model.dense_units if params.model.backbone == "cnn" else None,
+    )
+    pixels = keras.Input((image_size, image_size, channels), name="pixels")
+    probabilities = keras.layers.Softmax(name="probabilities")(classifier(extractor(pixels)))
+    model = keras.Model(pixels, probabilities, name="image_classifier")
+    if params.model.frozen:
+        return Networks(classifier, model)
+    augmentation = build_augmentation(params.prepare, channels)
+    return Networks(keras.Model(pixels, classifier(extractor(augmentation(pixels)))), model)
+
+
+def _build_classifier(
+    feature_count: int, class_count: int, dropout: float, dense_units: int | None
+) -> keras.Sequential:
+    """The layers above a backbone: dropout, a dense layer if `dense_units` is given, and logits."""
+    layers = [keras.Input((feature_count,), name="features"), keras.layers.Dropout(dropout)]
+    if dense_units:
+        layers.append(keras.layers.Dense(dense_units, activation="relu", name="dense"))
+    layers.append(keras.layers.Dense(class_count, name="logits"))
+    return keras.Sequential(layers, name="classifier")

@@ -1,0 +1,90 @@
+"""Fit the network, logging each epoch, and save the weights of the best one."""
+
+import sys
+from pathlib import Path
+
+from image_classifier.errors import InputError, run
+from image_classifier.params import read_params
+from image_classifier.prepared import open_split, read_class_names
+
+RAW = Path("data/raw")
+MODEL = Path("models/model.keras")
+
+
+def main() -> None:
+    params = read_params()
+    class_names = read_class_names()
+    train, validation = open_split("train"), open_split("validation")
+
+    # Not at the top: TensorFlow takes seconds to import, and errors in parameters come first.
+    from image_classifier.tensorflow_setup import keras, make_deterministic
+
+    make_deterministic(params.train.seed)
+    from dvclive.keras import DVCLiveCallback
+
+    from image_classifier.batches import ordered_batches, training_batches
+    from image_classifier.live import open_live, open_system_monitor
+    from image_classifier.model import predict_probabilities, save_model
+    from image_classifier.networks import build_networks
+    from image_classifier.pictures import prediction_sheet, worst_first
+
+    network, model = build_networks(params, len(class_names))
+    if network.input_shape[1:] != train.views.shape[2:]:
+        raise InputError(
+            f"data/prepared: found arrays of {train.views.shape[2:]} per picture; params.yaml "
+            f"asks for {network.input_shape[1:]}, `dvc exp run` or src/prepare.py makes them"
+        )
+    network.compile(
+        optimizer=keras.optimizers.Adam(params.train.learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,  # on a CPU XLA costs more than it gains
+    )
+
+    epochs, batch_size = params.train.epochs, params.train.batch_size
+    with (
+        open_live("dvclive/train", save_experiment=True) as live,
+        open_system_monitor("dvclive/system"),
+    ):
+        live.log_params(params.model_dump())
+        live.step = 1  # the number Keras gives to the first epoch
+        best_epoch = keras.callbacks.EarlyStopping(
+            "val_accuracy", mode="max", patience=epochs, restore_best_weights=True
+        )
+        history = network.fit(
+            training_batches(train.views, train.labels, batch_size, epochs, params.train.seed),
+            validation_data=ordered_batches(validation.views, validation.labels, batch_size),
+            epochs=epochs,
+            steps_per_epoch=-(-len(train.labels) // batch_size),
+            shuffle=False,  # the batches are
+            callbacks=[DVCLiveCallback(live=live), best_epoch],
+            verbose=1 if sys.stdout.isatty() else 2,
+        ).history
+
+        best = best_epoch.best_epoch
+        live.log_metric("best/epoch", best + 1, plot=False)
+        for name, metric in (("loss", "val_loss"), ("accuracy", "val_accuracy")):
+            live.log_metric(f"best/eval/{name}", history[metric][best], plot=False)
+
+        save_model(model, class_names, MODEL)
+
+        probabilities = predict_probabilities(model, validation.views)
+        live.log_sklearn_plot(
+            "confusion_matrix",
+            [class_names[label] for label in validation.labels],
+            [class_names[label] for label in probabilities.argmax(axis=1)],
+        )
+        rows = worst_first(validation.labels, probabilities)[: params.train.log_images]
+        if len(rows):
+            sheet = prediction_sheet(
+                RAW,
+                [validation.records[row] for row in rows],
+                probabilities[rows],
+                class_names,
+                title=f"Validation pictures after epoch {best + 1}, the worst first",
+            )
+            live.log_image("validation_predictions.png", sheet)
+
+
+if __name__ == "__main__":
+    run(main)

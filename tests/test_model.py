@@ -1,0 +1,124 @@
+"""The networks that are fitted and saved, and the model file."""
+
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import REPOSITORY
+from image_classifier.errors import InputError
+from image_classifier.model import load_model, predict_probabilities, save_model
+from image_classifier.networks import build_networks
+from image_classifier.params import Params, read_params
+from image_classifier.tensorflow_setup import keras
+
+CLASS_NAMES = ["cat", "dog", "a, strange/name ü"]
+SAVE = """
+from pathlib import Path
+from image_classifier.tensorflow_setup import make_deterministic
+from image_classifier.model import save_model
+from image_classifier.networks import build_networks
+from image_classifier.params import read_params
+make_deterministic(0)
+model = build_networks(read_params(Path({params!r})), 3).model
+save_model(model, ["a", "b", "c"], Path({path!r}))
+"""
+
+
+def params_with(**model: object) -> Params:
+    """The default parameters at 32x32 pixels, in colour, with another backbone."""
+    params = read_params(REPOSITORY / "params.yaml").model_dump()
+    params["prepare"].update(image_size=32, color_mode="rgb", horizontal_flip=True, rotation=0.2)
+    params["model"].update(weights="random", **model)
+    return Params.model_validate(params)
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "model", [{"backbone": "cnn"}, {"backbone": "mobilenet_v2", "fine_tune_layers": 2}]
+)
+def test_fitting_to_pixels_changes_the_model_that_is_saved(model: dict, pixels: np.ndarray):
+    networks = build_networks(params_with(**model), class_count=3)
+    before = networks.model.predict(pixels, verbose=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    networks.fitted.compile(optimizer="adam", loss=loss)
+    networks.fitted.fit(pixels, np.array([0, 1, 2, 0, 1]), verbose=0)
+    after = networks.model.predict(pixels, verbose=0)
+    assert np.abs(after - before).max() > 1e-4
+    np.testing.assert_allclose(after.sum(axis=1), 1, rtol=1e-5)
+    logits = networks.fitted.predict(pixels, verbose=0)
+    np.testing.assert_allclose(keras.ops.softmax(logits), after, rtol=1e-4, atol=1e-6)
+
+
+def test_a_frozen_backbone_is_fitted_through_features(pixels: np.ndarray):
+    networks = build_networks(params_with(backbone="mobilenet_v2"), class_count=3)
+    features = networks.model.get_layer("feature_extractor").predict(pixels, verbose=0)
+    assert networks.fitted.input_shape == (None, features.shape[1])
+    np.testing.assert_allclose(
+        predict_probabilities(networks.model, features[None]),
+        predict_probabilities(networks.model, pixels[None]),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def test_augmentation_changes_training_only(pixels: np.ndarray):
+    network = build_networks(params_with(backbone="cnn"), class_count=3).fitted
+    images = pixels.astype(np.float32)
+    inference = [np.asarray(network(images, training=False)) for _ in range(2)]
+    assert (inference[0] == inference[1]).all()
+    augmentation = network.get_layer("augmentation")
+    augmented = [np.asarray(augmentation(images, training=True)) for _ in range(2)]
+    assert (augmented[0] != augmented[1]).any()
+    assert np.asarray(augmentation(images, training=False) == images).all()
+
+
+def test_a_saved_model_gives_the_same_and_knows_its_classes(tmp_path: Path, pixels: np.ndarray):
+    model = build_networks(params_with(backbone="mobilenet_v2"), class_count=3).model
+    path = tmp_path / "model.keras"
+    save_model(model, CLASS_NAMES, path)
+    loaded, class_names = load_model(path)
+    assert class_names == CLASS_NAMES
+    np.testing.assert_array_equal(loaded.predict(pixels), model.predict(pixels))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_keras_alone_loads_the_model_file(tmp_path: Path):
+    save_model(
+        build_networks(params_with(backbone="cnn"), 3).model, CLASS_NAMES, tmp_path / "m.keras"
+    )
+    load = "import sys, keras; print(keras.models.load_model(sys.argv[1]).output_shape)"
+    done = subprocess.run(
+        [sys.executable, "-c", load, tmp_path / "m.keras"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert "(None, 3)" in done.stdout, done.stderr
+
+
+def test_identical_models_have_identical_files(tmp_path: Path):
+    contents = []
+    for name in ("a.keras", "b.keras"):
+        code = SAVE.format(params=str(REPOSITORY / "params.yaml"), path=str(tmp_path / name))
+        subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY / "src", check=True)
+        contents.append((tmp_path / name).read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_files_that_are_no_model_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="not found; `dvc exp run` makes it"):
+        load_model(tmp_path / "nowhere.keras")
+    (tmp_path / "text.keras").write_text("no model")
+    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
+        archive.writestr("metadata.json", "{}")
+    for name in ("text.keras", "other.keras"):
+        with pytest.raises(InputError, match="is not a model of this repository"):
+            load_model(tmp_path / name)
