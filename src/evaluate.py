@@ -1,0 +1,104 @@
+"""Measure the trained network on the test pictures, which nothing before has looked at."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+
+from image_classifier.errors import InputError, run
+from image_classifier.images import PILLOW_MODES, load_batches
+from image_classifier.params import read_params
+from image_classifier.prepared import PreparedSplit, open_split, read_class_names
+
+RAW = Path("data/raw")
+MODEL = Path("models/model.keras")
+PREDICTIONS = Path("dvclive/evaluate/predictions.csv")
+TOLERANCE = 1e-3  # of a probability; other batches and threads change it by about 1e-6
+
+
+def main() -> None:
+    params = read_params().evaluate
+    test = open_split("test")
+
+    # Not at the top: TensorFlow takes seconds to import, and errors in parameters come first.
+    from image_classifier.evaluation import log_curves, per_class, summarise
+    from image_classifier.live import open_live
+    from image_classifier.model import load_model, predict_probabilities
+    from image_classifier.pictures import prediction_sheet, worst_first
+
+    model, class_names = load_model(MODEL)
+    if class_names != read_class_names():
+        raise InputError(f"{MODEL}: trained on other classes than data/prepared has; train it anew")
+    probabilities = predict_probabilities(model, test.views)
+    check_against_files(model, test, probabilities, params.check_images)
+
+    predictions = probabilities.argmax(axis=1)
+    with open_live("dvclive/evaluate") as live:
+        for name, value in summarise(test.labels, probabilities, params.calibration_bins).items():
+            live.log_metric(name, value, plot=False)
+        live.log_sklearn_plot(
+            "confusion_matrix",
+            [class_names[label] for label in test.labels],
+            [class_names[label] for label in predictions],
+        )
+        log_curves(live, test.labels, probabilities, params.calibration_bins)
+        live.log_plot(
+            "per_class",
+            per_class(test.labels, probabilities, class_names),
+            x="f1",
+            y="class",
+            template="bar_horizontal",
+            title="F1 of each class",
+        )
+        rows = worst_first(test.labels, probabilities)
+        mistakes = [row for row in rows if predictions[row] != test.labels[row]]
+        if params.log_images:
+            sheet = prediction_sheet(
+                RAW,
+                [test.records[row] for row in mistakes[: params.log_images]],
+                probabilities[mistakes[: params.log_images]],
+                class_names,
+                title=f"{len(mistakes)} mistakes on {len(rows)} test pictures, the worst first",
+            )
+            live.log_image("mistakes.png", sheet)
+    write_predictions(test, probabilities, class_names)
+    print(f"{len(mistakes)} mistakes on {len(rows)} test pictures")
+
+
+def check_against_files(model, test: PreparedSplit, probabilities: np.ndarray, count: int) -> None:
+    """Let the saved model classify `count` test pictures from their files.
+
+    Raises:
+        InputError: if it does not give the `probabilities` that the prepared arrays gave.
+    """
+    rows = np.linspace(0, len(test.records) - 1, min(count, len(test.records))).astype(int)
+    paths = [RAW / test.records[row].path for row in rows]
+    _, image_size, _, channels = model.input_shape
+    color_mode = {len(mode): name for name, mode in PILLOW_MODES.items()}[channels]
+    batches = load_batches(paths, 32, image_size, color_mode)
+    from_files = np.concatenate([model.predict_on_batch(batch) for batch in batches])
+    differences = np.abs(from_files - probabilities[rows]).max(axis=1)
+    if not differences.max() <= TOLERANCE:
+        raise InputError(
+            f"{paths[differences.argmax()]}: {MODEL} gives probabilities that differ by "
+            f"{differences.max():.2g} from those of data/prepared, allowed: {TOLERANCE:g}; "
+            "`dvc exp run` makes both anew"
+        )
+    print(f"{MODEL} agrees with data/prepared on {len(rows)} files, to {differences.max():.1g}")
+
+
+def write_predictions(
+    test: PreparedSplit, probabilities: np.ndarray, class_names: list[str]
+) -> None:
+    """Write each test picture's path, class, predicted class and probabilities as CSV."""
+    with PREDICTIONS.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["path", "class", "predicted", *class_names])
+        for record, outputs in zip(test.records, probabilities, strict=True):
+            predicted = class_names[outputs.argmax()]
+            figures = [f"{output:.6f}" for output in outputs]
+            writer.writerow([record.path, record.class_name, predicted, *figures])
+
+
+if __name__ == "__main__":
+    run(main)

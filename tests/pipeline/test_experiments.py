@@ -1,0 +1,240 @@
+"""What a user does with experiments, through the commands that the README names."""
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from conftest import Project, write_picture
+from image_classifier.model import load_model
+
+
+def stages_run(output: str) -> list[str]:
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+@pytest.fixture(scope="module")
+def finished(make_project: Callable, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A project whose default experiment has run and is committed. Tests copy it."""
+    project = make_project(tmp_path_factory.mktemp("finished"))
+    done = project.run("dvc", "exp", "run")
+    assert stages_run(done.stdout) == ["download", "prepare", "train", "evaluate"]
+    project.commit()
+    return project
+
+
+@pytest.fixture
+def project(finished: Project, tmp_path: Path) -> Project:
+    root = shutil.copytree(finished.root, tmp_path / "a path with spaces", symlinks=True)
+    return Project(root, Path(finished.environment["HOME"]))
+
+
+def test_a_finished_run_is_up_to_date(project: Project):
+    assert "up to date" in project.run("dvc", "status").stdout
+    assert project.run("git", "status", "--short").stdout == ""
+    assert stages_run(project.run("dvc", "exp", "run").stdout) == []
+    assert "WARNING" not in project.run("dvc", "repro").stderr
+
+
+def test_what_a_run_leaves(project: Project):
+    train = json.loads((project.root / "dvclive/train/metrics.json").read_text())
+    assert set(train) == {"train", "eval", "best", "step"} and train["step"] == 2
+    for part in (train["train"], train["eval"], train["best"]["eval"]):
+        assert set(part) == {"loss", "accuracy"}
+    assert train["best"]["eval"]["accuracy"] >= train["eval"]["accuracy"]
+    evaluate = json.loads((project.root / "dvclive/evaluate/metrics.json").read_text())
+    assert {"accuracy", "loss", "precision", "recall", "f1", "roc_auc"} < set(evaluate)
+    assert evaluate["accuracy"] > 0.9  # colours are easy
+    for split in ("train", "eval"):
+        for name in ("loss", "accuracy"):
+            path = project.root / f"dvclive/train/plots/metrics/{split}/{name}.tsv"
+            rows = list(csv.DictReader(path.open(), delimiter="\t"))
+            assert [row["step"] for row in rows] == ["1", "2"]
+            assert float(rows[-1][name]) == pytest.approx(train[split][name])
+    system = project.root / "dvclive/system/plots/metrics/system"
+    for name in ("cpu/usage (%).tsv", "ram/usage (GB).tsv"):
+        rows = list(csv.DictReader((system / name).open(), delimiter="\t"))
+        assert rows and int(rows[0]["timestamp"]) > 1e12
+    for name in (
+        "train/report.html",
+        "train/plots/images/validation_predictions.png",
+        "train/plots/sklearn/confusion_matrix.json",
+        "evaluate/report.html",
+        "evaluate/plots/images/mistakes.png",
+    ):
+        assert (project.root / "dvclive" / name).stat().st_size > 100
+    predictions = list(csv.DictReader((project.root / "dvclive/evaluate/predictions.csv").open()))
+    right = sum(row["class"] == row["predicted"] for row in predictions)
+    assert right / len(predictions) == pytest.approx(evaluate["accuracy"])
+
+
+def test_reports_and_plots_open_without_a_network(project: Project):
+    project.run("dvc", "plots", "show")
+    for name in (
+        "dvclive/train/report.html",
+        "dvclive/evaluate/report.html",
+        "dvc_plots/index.html",
+    ):
+        page = (project.root / name).read_text(encoding="utf-8")
+        assert "vegaEmbed" in page
+        assert "<script src" not in page and "<link" not in page
+
+
+def test_a_changed_parameter_runs_only_what_it_changes(project: Project):
+    before = project.experiments()
+    done = project.run("dvc", "exp", "run", "--set-param", "train.learning_rate=0.1")
+    assert stages_run(done.stdout) == ["train", "evaluate"]
+    assert "WARNING" not in done.stderr
+    (revision,) = project.experiments().keys() - before.keys()
+    data = project.experiments()[revision]
+    assert data["params"]["params.yaml"]["data"]["train"]["learning_rate"] == 0.1
+    assert "accuracy" in data["metrics"]["dvclive/evaluate/metrics.json"]["data"]
+
+    path = "dvclive/train/plots/metrics/eval/loss.tsv"
+    table = project.run("git", "show", f"{revision}:{path}").stdout
+    rows = list(csv.DictReader(io.StringIO(table), delimiter="\t"))
+    assert [row["step"] for row in rows] == ["1", "2"]
+    assert table != project.run("git", "show", f"HEAD:{path}").stdout
+
+    # Back to where it was, and forth again: all from the cache.
+    project.run("git", "stash")
+    project.run("dvc", "checkout")
+    assert stages_run(project.run("dvc", "repro").stdout) == []
+    project.run("dvc", "exp", "apply", revision)
+    assert "up to date" in project.run("dvc", "status").stdout
+    assert project.run("git", "show", f"{revision}:{path}").stdout == table
+
+
+def test_plots_compare_experiments_without_errors(project: Project):
+    project.run("dvc", "exp", "run", "--set-param", "train.dropout=0.5")
+    options = ("--split", "--json", "-o", ".dvc/tmp/plots")
+    plots = json.loads(project.run("dvc", "plots", "diff", "HEAD", *options).stdout)
+    assert not plots.get("errors")
+    assert {"Accuracy", "Loss", "ROC", "CPU", "Memory", "Calibration"} < set(plots["data"])
+    for name, drawn in plots["data"].items():
+        assert {revision for plot in drawn for revision in plot["revisions"]} == {
+            "HEAD",
+            "workspace",
+        }, name
+
+
+def test_a_fresh_clone_without_a_cache_compares_without_errors(project: Project, tmp_path: Path):
+    project.run("git", "clone", "--quiet", str(project.root), str(tmp_path / "clone"))
+    clone = Project(tmp_path / "clone", Path(project.environment["HOME"]))
+    for folder in ("data", "models", "dvclive"):
+        assert (clone.root / folder).is_dir()
+    plots = json.loads(clone.run("dvc", "plots", "diff", "--split", "--json").stdout)
+    assert not plots.get("errors")
+    assert clone.experiments() == {}
+    assert stages_run(clone.run("dvc", "exp", "run").stdout)[0] == "download"
+    assert "up to date" in clone.run("dvc", "status").stdout
+    changed = clone.run("git", "diff", "--name-only").stdout.splitlines()
+    # The same results to the last bit: all that differs is what the machine was doing.
+    assert all("dvclive/system/" in path for path in changed), changed
+
+
+def test_a_script_by_itself_repeats_the_run_and_saves_an_experiment(project: Project):
+    before, names = project.files("models", "dvclive"), project.experiments()
+    del project.environment["GIT_AUTHOR_NAME"], project.environment["GIT_AUTHOR_EMAIL"]
+    del project.environment["GIT_COMMITTER_NAME"], project.environment["GIT_COMMITTER_EMAIL"]
+    done = project.run("python", "src/train.py")
+    assert "WARNING" not in done.stderr
+    project.run("python", "src/evaluate.py")
+    after = project.files("models", "dvclive")
+    assert before.keys() == after.keys()
+    differing = {path for path in before if before[path] != after[path]}
+    assert all(path.startswith("dvclive/system/") for path in differing), differing
+    assert len(project.experiments()) == len(names) + 1
+    assert "up to date" in project.run("dvc", "status").stdout
+
+
+def test_added_pictures_move_no_other(project: Project, pictures: Path, tmp_path: Path):
+    def table() -> dict[str, str]:
+        with (project.root / "data/prepared/images.csv").open() as file:
+            return {row["path"]: row["split"] for row in csv.DictReader(file)}
+
+    before = table()
+    source = shutil.copytree(pictures, tmp_path / "more pictures")
+    for index in range(10):
+        write_picture(source / "red" / f"new {index}.png", (200, 60, 60), seed=2000 + index)
+    change = f"download.source={source}"
+    done = project.run("dvc", "exp", "run", "--set-param", change)
+    assert stages_run(done.stdout) == ["download", "prepare", "train", "evaluate"]
+    after = table()
+    assert len(after) == len(before) + 10
+    assert {path: after[path] for path in before} == before
+
+
+def test_a_model_that_does_not_fit_the_data_is_noticed(project: Project):
+    array = np.load(project.root / "data/prepared/test.npy")
+    np.save(project.root / "data/prepared/test.npy", 255 - array)
+    done = project.run("python", "src/evaluate.py", fails=True)
+    assert done.stderr.startswith("error: data/raw/")
+    assert "gives probabilities that differ by" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_parameters_are_checked_before_anything_is_lost(project: Project):
+    before = project.files("models", "dvclive", "data")
+    project.set_params({"train": {"learning_rate": "fast", "epochs": 0}})
+    for script in ("download", "prepare", "train", "evaluate"):
+        done = project.run("python", f"src/{script}.py", fails=True)
+        assert done.returncode == 1
+        assert "train.learning_rate: found 'fast'" in done.stderr
+        assert "train.epochs: found 0" in done.stderr
+        assert "Traceback" not in done.stderr
+    assert project.files("models", "dvclive", "data") == before
+
+
+def test_arrays_for_another_network_are_named(project: Project):
+    project.set_params({"prepare": {"image_size": 20}})
+    done = project.run("python", "src/train.py", fails=True)
+    assert done.stderr.startswith("error: data/prepared: found arrays of (16, 16, 3) per picture")
+    shutil.rmtree(project.root / "data/prepared")
+    done = project.run("python", "src/train.py", fails=True)
+    assert "data/prepared/images.csv not found; `dvc exp run` makes it" in done.stderr
+
+
+def test_a_frozen_backbone_runs_once_for_many_experiments(project: Project):
+    project.set_params(
+        {
+            "prepare": {"image_size": 32, "views": 2, "horizontal_flip": True, "rotation": 0.1},
+            "model": {"backbone": "efficientnet_lite0"},
+            "train": {"log_images": 0},
+            "evaluate": {"log_images": 0},
+        }
+    )
+    done = project.run("dvc", "exp", "run")
+    assert stages_run(done.stdout) == ["prepare", "train", "evaluate"]
+    features = np.load(project.root / "data/prepared/train.npy")
+    assert features.dtype == np.float32
+    assert features.shape[0] == 2 and features.shape[2] == 1280
+    assert (features[0] != features[1]).any()
+    model, class_names = load_model(project.root / "models/model.keras")
+    assert model.input_shape == (None, 32, 32, 3) and class_names == ["blue", "green", "red"]
+
+    done = project.run("dvc", "exp", "run", "-S", "train.learning_rate=0.01")
+    assert stages_run(done.stdout) == ["train", "evaluate"]
+    assert not list((project.root / "dvclive/train/plots/images").iterdir())
+
+    done = project.run(
+        "dvc", "exp", "run", "-S", "model.fine_tune_layers=1", "-S", "train.epochs=2"
+    )
+    assert stages_run(done.stdout) == ["prepare", "train", "evaluate"]
+    assert np.load(project.root / "data/prepared/train.npy").dtype == np.uint8
+
+
+def test_ten_classes_and_digits(project: Project):
+    project.run(
+        *("dvc", "exp", "run", "-S", "download.dataset=digits", "-S", "download.source=null"),
+        *("-S", "prepare.color_mode=grayscale", "-S", "train.epochs=1"),
+    )
+    metrics = json.loads((project.root / "dvclive/evaluate/metrics.json").read_text())
+    assert metrics["accuracy"] > 0.3
+    per_class = project.root / "dvclive/evaluate/plots/custom/per_class.json"
+    assert [row["class"] for row in json.loads(per_class.read_text())] == list("0123456789")
