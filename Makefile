@@ -18,7 +18,9 @@ export GIT_COMMITTER_EMAIL ?= $(USER_EMAIL)
 run: $(VENV)/installed
 	dvc exp run
 	@echo
-	@dvc metrics show
+	@dvc metrics show dvclive/train/metrics.json
+	@echo
+	@dvc metrics show dvclive/evaluate/metrics.json
 	@echo
 	@echo "dvc exp show --only-changed    the experiments in a table"
 	@echo "dvc plots show                 the curves, confusion matrices and pictures on one page"
