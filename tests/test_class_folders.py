@@ -57,6 +57,9 @@ def test_files_at_any_depth_without_hidden_ones(tmp_path: Path):
         (["cat/1.jpg"], "found 1 class folders"),
         (["test/cat/1.jpg", "validation/cat/1.jpg"], "a 'train' folder must stand beside"),
         (["train/a/1.jpg", "train/b/1.jpg", "test/c/1.jpg"], "class 'c' is in 'test'"),
+        (["train/a/1.jpg", "train/b/1.jpg", "test/1.jpg"], "found test, train; allowed beside"),
+        (["train/a/1.jpg", "train/b/1.jpg", "notes/1.txt"], "found notes, train; allowed beside"),
+        (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], "one validation and one test folder"),
     ],
 )
 def test_what_is_refused(tmp_path: Path, names: list[str], fragment: str):

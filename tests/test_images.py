@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -6,7 +7,6 @@ from PIL import Image
 
 from image_classifier.errors import InputError
 from image_classifier.images import (
-    UnreadableImageError,
     load_batches,
     load_image,
     unreadable_reason,
@@ -67,19 +67,20 @@ def test_a_large_jpeg_decoded_small_is_the_same_picture(tmp_path: Path):
     assert np.abs(row - (np.arange(16) + 0.5) * 255 / 16).max() < 3
 
 
-def test_unreadable_files_have_a_reason(tmp_path: Path):
+def test_unreadable_files_have_a_reason_without_their_folder(tmp_path: Path):
     good = tmp_path / "good.jpg"
     Image.effect_noise((200, 200), 90).convert("RGB").save(good)
     (tmp_path / "truncated.jpg").write_bytes(good.read_bytes()[:3000])
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "empty.png").touch()
+    (tmp_path / "back\\slash.jpg").touch()
     assert unreadable_reason(good) is None
     assert "truncated" in unreadable_reason(tmp_path / "truncated.jpg")
-    for name in ("text.jpg", "empty.png"):
+    for name in ("text.jpg", "empty.png", "back\\slash.jpg"):
         reason = unreadable_reason(tmp_path / name)
         assert "cannot identify image file" in reason
         assert str(tmp_path) not in reason
-        with pytest.raises(UnreadableImageError):
+        with pytest.raises(InputError, match=f"{re.escape(name)}: cannot identify"):
             load_image(tmp_path / name, 8, "rgb")
 
 

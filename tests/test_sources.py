@@ -16,9 +16,9 @@ from image_classifier.sources import fetch
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 
-def zip_of(files: dict[str, bytes]) -> bytes:
+def zip_of(files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
         for name, content in files.items():
             archive.writestr(name, content)
     return buffer.getvalue()
@@ -218,9 +218,31 @@ def test_a_missing_source_is_named(tmp_path: Path):
         fetch(str(tmp_path / "nowhere"), None, tmp_path / "scratch")
 
 
-def test_a_damaged_archive_is_named(tmp_path: Path):
-    damaged = bytearray(ARCHIVE)
-    damaged[1000] ^= 255
-    (tmp_path / "damaged.zip").write_bytes(damaged)
-    with pytest.raises(InputError, match=r"damaged\.zip cannot be unpacked: Bad CRC-32"):
-        fetch(str(tmp_path / "damaged.zip"), None, tmp_path / "scratch")
+@pytest.mark.parametrize(
+    "content",
+    [
+        ARCHIVE,
+        zip_of(PICTURES, zipfile.ZIP_DEFLATED),
+        zip_of(PICTURES, zipfile.ZIP_LZMA),
+        tar_of(PICTURES, "w:gz"),
+        tar_of(PICTURES, "w:xz"),
+    ],
+    ids=["stored", "deflated", "lzma", "tar.gz", "tar.xz"],
+)
+def test_a_damaged_archive_is_named(tmp_path: Path, content: bytes):
+    damaged = bytearray(content)
+    for position in range(60, 200):
+        damaged[position] ^= 255
+    (tmp_path / "damaged").write_bytes(damaged)
+    with pytest.raises(InputError, match=r"damaged (cannot be unpacked|is neither a zip nor)"):
+        fetch(str(tmp_path / "damaged"), None, tmp_path / "scratch")
+
+
+def test_an_empty_archive_is_an_empty_folder(tmp_path: Path):
+    (tmp_path / "empty.zip").write_bytes(zip_of({}))
+    assert contents(fetch(str(tmp_path / "empty.zip"), None, tmp_path / "scratch")) == {}
+
+
+def test_what_is_no_address_is_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="is no address"):
+        fetch("http://[::1/pets.zip", None, tmp_path)

@@ -29,7 +29,7 @@ def find_class_folders(root: Path) -> dict[tuple[str, str], Path]:
     top = root
     while len(inner := _folders(top)) == 1 and not _files(top) and _folders(inner[0]):
         top = inner[0]
-    splits = _split_folders(inner)
+    splits = _split_folders(top, inner)
     folders = {
         (split, folder.name): folder
         for split, parent in (splits or {"": top}).items()
@@ -57,11 +57,20 @@ def find_files(folder: Path) -> list[Path]:
     )
 
 
-def _split_folders(folders: list[Path]) -> dict[str, Path]:
-    """Split name -> folder, if all `folders` are named after splits and hold class folders."""
-    splits = {SPLIT_NAMES.get(folder.name.lower(), ""): folder for folder in folders}
-    named = "" not in splits and len(splits) == len(folders)
-    return splits if named and all(map(_folders, folders)) else {}
+def _split_folders(top: Path, folders: list[Path]) -> dict[str, Path]:
+    """Split name -> folder, if a folder is named after a split and holds class folders."""
+    if not any(SPLIT_NAMES.get(folder.name.lower()) and _folders(folder) for folder in folders):
+        return {}
+    splits: dict[str, Path] = {}
+    for folder in folders:
+        split = SPLIT_NAMES.get(folder.name.lower())
+        if split is None or split in splits or not _folders(folder):
+            raise InputError(
+                f"{top}: found {', '.join(folder.name for folder in folders)}; allowed beside "
+                "train: one validation and one test folder, with class folders in each"
+            )
+        splits[split] = folder
+    return splits
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -8,6 +8,7 @@ To add one, write a function like those below and name it in `DATASETS` and in
 import gzip
 import hashlib
 import shutil
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,8 @@ def write_digits(params: DownloadParams, folder: Path, scratch: Path) -> None:
 
 def write_cats_and_dogs(params: DownloadParams, folder: Path, scratch: Path) -> None:
     """3,000 photos from Kaggle's Dogs vs. Cats: 2,000 to train on and 1,000 for validation."""
-    source = fetch(params.source or CATS_AND_DOGS_URL, params.sha256, scratch)
-    _copy_class_folders(source, folder)
+    source = params.source or CATS_AND_DOGS_URL
+    _copy_class_folders(fetch(source, params.sha256, scratch), folder, source)
 
 
 def write_fashion_mnist(params: DownloadParams, folder: Path, scratch: Path) -> None:
@@ -81,7 +82,7 @@ def write_fashion_mnist(params: DownloadParams, folder: Path, scratch: Path) -> 
 
 def write_image_folder(params: DownloadParams, folder: Path, scratch: Path) -> None:
     """A person's own pictures, in class folders, perhaps with splits above them."""
-    _copy_class_folders(fetch(params.source, params.sha256, scratch), folder)
+    _copy_class_folders(fetch(params.source, params.sha256, scratch), folder, params.source)
 
 
 DATASETS = {
@@ -92,19 +93,36 @@ DATASETS = {
 }
 
 
-def _copy_class_folders(source: Path, folder: Path) -> None:
-    """Copy class folders to `<split>/<class>/...`, with the splits' usual names made uniform."""
-    class_folders = find_class_folders(source)
+def _copy_class_folders(source: Path, folder: Path, name: str) -> None:
+    """Copy class folders to `<split>/<class>/...`, with the splits' usual names made uniform.
+
+    Raises:
+        InputError: which calls the source by `name`, if its layout or a file's name is not allowed.
+    """
+    try:
+        class_folders = find_class_folders(source)
+    except InputError as error:
+        raise InputError(str(error).replace(str(source), name)) from None
     files = [
-        (file, folder / split / name / file.relative_to(class_folder))
-        for (split, name), class_folder in class_folders.items()
+        (file, folder / split / class_name / file.relative_to(class_folder))
+        for (split, class_name), class_folder in class_folders.items()
         for file in find_files(class_folder)
     ]
-    for split, name in class_folders:
-        (folder / split / name).mkdir(parents=True)
+    for split, class_name in class_folders:
+        (folder / split / class_name).mkdir(parents=True)
     for file, target in tqdm(files, desc="copying pictures", unit="file"):
+        if not _is_utf8(str(file)):
+            raise InputError(f"{name}: the file name {file.name!a} is not UTF-8; rename it")
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, target)
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:  # Python's stand-ins for bytes that are not UTF-8
+        return False
+    return True
 
 
 def _write_pngs(
@@ -135,7 +153,7 @@ def _read_idx(folder: Path, name: str, header_size: int) -> np.ndarray:
         raise InputError(f"download.source: {folder} has neither {name} nor {name}.gz")
     try:
         content = plain.read_bytes() if plain else gzip.decompress(packed.read_bytes())
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{packed}: {error}") from None
     if hashlib.sha256(content).hexdigest() != FASHION_MNIST_FILES[name]:
         raise InputError(f"{plain or packed}: its contents are not those of Fashion-MNIST's {name}")

@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,6 @@ from PIL import Image, ImageOps
 from image_classifier.errors import InputError
 
 PILLOW_MODES = {"rgb": "RGB", "grayscale": "L"}
-
-
-class UnreadableImageError(InputError):
-    """A file that cannot be decoded; the message is the reason alone, without the file's name."""
 
 
 def load_image(path: Path, image_size: int, color_mode: str) -> np.ndarray:
@@ -31,28 +28,21 @@ def load_image(path: Path, image_size: int, color_mode: str) -> np.ndarray:
         uint8 (image_size, image_size, 3 or 1), values 0 to 255.
 
     Raises:
-        UnreadableImageError: if the file is damaged, is no picture, or is too large to be decoded
-            safely (`PIL.Image.MAX_IMAGE_PIXELS`).
+        InputError: naming the file, if it is missing or damaged, is no picture, or is too large to
+            be decoded safely (`PIL.Image.MAX_IMAGE_PIXELS`).
     """
-    mode = PILLOW_MODES[color_mode]
     try:
-        with Image.open(path) as image:
-            # JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size, for less than the full cost.
-            image.draft(mode, (image_size, image_size))
-            image = _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
-        image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+        return _decode(path, image_size, color_mode)
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
-        reason = str(error).replace(str(path), path.name).replace(repr(path), path.name)
-        raise UnreadableImageError(reason or type(error).__name__) from None
-    return np.asarray(image).reshape(image_size, image_size, -1)
+        raise InputError(f"{path}: {_reason(error, path)}") from None
 
 
 def unreadable_reason(path: Path) -> str | None:
     """Why a picture cannot be decoded, or None if it can. All of the file is read."""
     try:
-        load_image(path, image_size=8, color_mode="rgb")
-    except UnreadableImageError as error:
-        return str(error)
+        _decode(path, image_size=8, color_mode="rgb")
+    except Exception as error:
+        return _reason(error, path)
     return None
 
 
@@ -67,13 +57,7 @@ def load_batches(
     Raises:
         InputError: naming the file, if one cannot be decoded.
     """
-
-    def load(path: Path) -> np.ndarray:
-        try:
-            return load_image(path, image_size, color_mode)
-        except UnreadableImageError as error:
-            raise InputError(f"{path}: {error}") from None
-
+    load = partial(load_image, image_size=image_size, color_mode=color_mode)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         ahead: deque[list] = deque()
         for start in range(0, len(paths), batch_size):
@@ -82,6 +66,22 @@ def load_batches(
                 yield np.stack([future.result() for future in ahead.popleft()])
         while ahead:
             yield np.stack([future.result() for future in ahead.popleft()])
+
+
+def _decode(path: Path, image_size: int, color_mode: str) -> np.ndarray:
+    mode = PILLOW_MODES[color_mode]
+    with Image.open(path) as image:
+        # JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size, for less than the full cost.
+        image.draft(mode, (image_size, image_size))
+        image = _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
+    image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(image_size, image_size, -1)
+
+
+def _reason(error: Exception, path: Path) -> str:
+    """What was wrong, without the folder that the file is in for now."""
+    reason = str(error).replace(repr(str(path)), repr(path.name)).replace(str(path), path.name)
+    return reason or type(error).__name__
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

@@ -1,10 +1,12 @@
 """Where pictures come from: a URL, an archive or a folder, each brought down to a local folder."""
 
 import hashlib
+import lzma
 import shutil
 import stat
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
@@ -16,6 +18,16 @@ import requests
 from image_classifier.errors import InputError
 
 RETRIES = 3
+# What reading a damaged or encrypted archive may raise.
+DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+)
 TIMEOUT = 30  # seconds without a byte before a connection counts as lost
 
 
@@ -63,7 +75,10 @@ def download(url: str, sha256: str | None, folder: Path) -> Path:
     Raises:
         InputError: after `RETRIES` further attempts failed, with the address and the way out.
     """
-    name = PurePosixPath(unquote(urlsplit(url).path)).name or "download"
+    try:
+        name = PurePosixPath(unquote(urlsplit(url).path)).name or "download"
+    except ValueError as error:
+        raise InputError(f"download.source: {url} is no address: {error}") from None
     pooch.get_logger().setLevel("WARNING")
     fetcher = pooch.create(
         path=folder, base_url="", registry={name: sha256}, urls={name: url}, retry_if_failed=RETRIES
@@ -86,6 +101,7 @@ def unpack(archive: Path, folder: Path, name: str) -> Path:
     Raises:
         InputError: if it is no such archive, is damaged, or names a file outside its own folder.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         if zipfile.is_zipfile(archive):
             members = _zip_members(archive)
@@ -103,7 +119,7 @@ def unpack(archive: Path, folder: Path, name: str) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             with target.open("wb") as out:
                 shutil.copyfileobj(file, out)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, RuntimeError) as error:
+    except DAMAGED as error:
         raise InputError(f"{name} cannot be unpacked: {error}") from None
     return folder
 
