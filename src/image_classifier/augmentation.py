@@ -11,10 +11,11 @@ def build_augmentation(params: PrepareParams, channels: int) -> keras.Sequential
     through unchanged when called with `training=False`. Corners that a rotation uncovers are
     filled with the picture's reflection, the default of `keras.layers.RandomRotation`.
     """
-    layers = []
+    layers = [keras.layers.Identity()]  # Keras cannot call a network without layers
     if params.horizontal_flip:
         layers.append(keras.layers.RandomFlip("horizontal", seed=params.seed))
     if params.rotation:
-        layers.append(keras.layers.RandomRotation(params.rotation, seed=params.seed))
+        # Another seed than the flip's, or each picture's angle would follow from its flip.
+        layers.append(keras.layers.RandomRotation(params.rotation, seed=params.seed + 1))
     shape = (params.image_size, params.image_size, channels)
     return keras.Sequential([keras.Input(shape), *layers], name="augmentation")

@@ -31,7 +31,12 @@ def build_networks(params: Params, class_count: int) -> Networks:
         InputError: if the backbone's weights cannot be loaded.
     """
     image_size, channels = params.prepare.image_size, len(PILLOW_MODES[params.prepare.color_mode])
+    if params.model.frozen:
+        # A backbone with random weights must be the one that computed the features.
+        keras.utils.set_random_seed(params.prepare.seed)
     extractor = build_feature_extractor(params.model, image_size, channels)
+    if params.model.frozen:
+        keras.utils.set_random_seed(params.train.seed)
     classifier = _build_classifier(
         feature_count=extractor.output_shape[-1],
         class_count=class_count,
