@@ -82,7 +82,7 @@ def check_against_files(model, test: PreparedSplit, probabilities: np.ndarray, c
         raise InputError(
             f"{paths[differences.argmax()]}: {MODEL} gives probabilities that differ by "
             f"{differences.max():.2g} from those of data/prepared, allowed: {TOLERANCE:g}; "
-            "`dvc exp run` makes both anew"
+            "`dvc repro --force --downstream prepare` makes both anew"
         )
     print(f"{MODEL} agrees with data/prepared on {len(rows)} files, to {differences.max():.1g}")
 

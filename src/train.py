@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from image_classifier.errors import InputError, run
+from image_classifier.errors import run
 from image_classifier.params import read_params
 from image_classifier.prepared import open_split, read_class_names
 
@@ -24,16 +24,12 @@ def main() -> None:
 
     from image_classifier.batches import ordered_batches, training_batches
     from image_classifier.live import open_live, open_system_monitor
-    from image_classifier.model import predict_probabilities, save_model
+    from image_classifier.model import check_shape, predict_probabilities, save_model
     from image_classifier.networks import build_networks
     from image_classifier.pictures import prediction_sheet, worst_first
 
     network, model = build_networks(params, len(class_names))
-    if network.input_shape[1:] != train.views.shape[2:]:
-        raise InputError(
-            f"data/prepared: found arrays of {train.views.shape[2:]} per picture; params.yaml "
-            f"asks for {network.input_shape[1:]}, `dvc exp run` or src/prepare.py makes them"
-        )
+    check_shape(train.views, network)
     network.compile(
         optimizer=keras.optimizers.Adam(params.train.learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -43,10 +39,10 @@ def main() -> None:
 
     epochs, batch_size = params.train.epochs, params.train.batch_size
     with (
-        open_live("dvclive/train", save_experiment=True) as live,
+        open_live("dvclive/train", save_stage="train") as live,
         open_system_monitor("dvclive/system"),
     ):
-        live.log_params(params.model_dump())
+        live.log_params(params.model_dump(include={"prepare", "model", "train"}))
         live.step = 1  # the number Keras gives to the first epoch
         best_epoch = keras.callbacks.EarlyStopping(
             "val_accuracy", mode="max", patience=epochs, restore_best_weights=True

@@ -33,8 +33,8 @@ COPIED = [
 QUICK = {
     "download": {"dataset": "image_folder"},
     "prepare": {"image_size": 16, "color_mode": "rgb"},
-    "model": {"conv1_filters": 4, "conv2_filters": 4, "dense_units": 8},
-    "train": {"batch_size": 4, "epochs": 2, "log_images": 6},
+    "model": {"conv1_filters": 8, "conv2_filters": 8, "dense_units": 16},
+    "train": {"learning_rate": 0.005, "batch_size": 4, "epochs": 2, "log_images": 6},
     "evaluate": {"log_images": 6, "check_images": 8},
 }
 
@@ -78,7 +78,7 @@ class Project:
     def __init__(self, root: Path, home: Path) -> None:
         self.root = root
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        kept = {key: value for key, value in os.environ.items() if not key.startswith("DVC")}
+        kept = {key: value for key, value in os.environ.items() if key[:4] not in ("DVC_", "GIT_")}
         self.environment = {
             **kept,
             "HOME": str(home),

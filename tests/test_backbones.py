@@ -109,6 +109,11 @@ def test_weights_come_from_a_local_file(tmp_path: Path):
         build_feature_extractor(model_params("resnet50", str(tmp_path / "nowhere")), 32, 3)
 
 
+def test_files_for_networks_that_keras_builds_otherwise_are_refused():
+    with pytest.raises(InputError, match="efficientnet_b0 takes imagenet or random"):
+        build_feature_extractor(model_params("efficientnet_b0", "weights.h5"), 32, 3)
+
+
 def test_weights_that_cannot_be_fetched_name_the_way_out(monkeypatch: pytest.MonkeyPatch):
     def unreachable(*arguments: object, **options: object) -> None:
         raise Exception("URL fetch failure")

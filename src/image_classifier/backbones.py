@@ -6,6 +6,7 @@ picture to `params.MINIMUM_SIZE`.
 """
 
 import warnings
+import zipfile
 from pathlib import Path
 
 from image_classifier.efficientnet_lite0 import build_efficientnet_lite0, load_imagenet_weights
@@ -70,6 +71,12 @@ def _efficientnet_lite0(
 def _keras_application(
     pixels: keras.KerasTensor, name: str, weights: str
 ) -> tuple[keras.Model, keras.KerasTensor]:
+    if KERAS_APPLICATIONS[name].module == "efficientnet" and weights not in ("imagenet", "random"):
+        # Keras gives these networks another layer with weights="imagenet" than with a file.
+        raise InputError(
+            f"model.weights: found {weights}; {name} takes imagenet or random. Without a network, "
+            "put Keras' own file of its weights into ~/.keras/models and use imagenet"
+        )
     build = getattr(keras.applications, KERAS_APPLICATIONS[name].function)
     preprocess_input = getattr(keras.applications, KERAS_APPLICATIONS[name].module).preprocess_input
     try:
@@ -98,7 +105,7 @@ def _load_weights_file(network: keras.Model, weights: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)  # all that some misfits cause
             network.load_weights(path)
-    except (ValueError, OSError, KeyError, UserWarning) as error:
+    except (ValueError, OSError, KeyError, UserWarning, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"model.weights: {path} does not fit {network.name}: {reason}") from None
 

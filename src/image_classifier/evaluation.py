@@ -20,7 +20,8 @@ def summarise(
     Returns:
         Top-1 accuracy; loss (mean negative log-likelihood, in nats); precision, recall and F1,
         each averaged over the classes; area under the ROC curve, one class against the rest,
-        averaged over the classes that occur; expected calibration error.
+        averaged over the classes that occur, and left out if that is but one; expected calibration
+        error.
     """
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=float)
     class_numbers = np.arange(probabilities.shape[1])
@@ -29,22 +30,21 @@ def summarise(
         labels, predictions, labels=class_numbers, average="macro", zero_division=0
     )
     occurring = np.intersect1d(class_numbers, labels)
-    areas = [
-        metrics.roc_auc_score(labels == number, probabilities[:, number])
-        for number in occurring
-        if len(occurring) > 1
-    ]
-    return {
+    figures = {
         "accuracy": float(metrics.accuracy_score(labels, predictions)),
         "loss": float(metrics.log_loss(labels, probabilities, labels=class_numbers)),
         "precision": float(precision),
         "recall": float(recall),
         "f1": float(f1),
-        "roc_auc": float(np.mean(areas)) if areas else float("nan"),
         "expected_calibration_error": expected_calibration_error(
             labels, probabilities, calibration_bins
         ),
     }
+    if len(occurring) > 1:
+        figures["roc_auc"] = float(
+            np.mean([metrics.roc_auc_score(labels == n, probabilities[:, n]) for n in occurring])
+        )
+    return figures
 
 
 def per_class(
@@ -96,6 +96,8 @@ def log_curves(live: Live, labels: np.ndarray, probabilities: np.ndarray, bins: 
     else:
         positive = (labels[:, None] == np.arange(probabilities.shape[1])).ravel()
         scores = probabilities.ravel()
+    if positive.all() or not positive.any():
+        return  # there is nothing to set against each other
     positive, scores = positive.astype(int), scores.astype(float)
     live.log_sklearn_plot("calibration", positive, scores, n_bins=bins)
     scores = thinned(scores)

@@ -13,20 +13,24 @@ from dvclive.env import DVC_ROOT
 PAGE = Path(".dvc/plots/page.html")
 
 
-def open_live(folder: str, save_experiment: bool = False) -> Live:
+def open_live(folder: str, save_stage: str | None = None) -> Live:
     """A logger that writes below `folder`, with a report.html that opens without a network.
 
     Args:
         folder: one stage's own; what an earlier run logged there is removed.
-        save_experiment: save a hidden Git experiment at the end, unless DVC runs the script:
-            `dvc exp run` saves one itself, and `dvc repro` is not meant to.
+        save_stage: save a hidden Git experiment of this stage at the end, unless DVC runs the
+            script: `dvc exp run` saves one itself, and `dvc repro` is not meant to.
     """
-    save_experiment = save_experiment and DVC_ROOT not in os.environ
+    save_experiment = save_stage is not None and DVC_ROOT not in os.environ
     if save_experiment:
         _name_the_committer()
     report.render_html = partial(report.render_html, html_template=PAGE)
     # DVCLive would rewrite dvc.yaml, where plots, metrics and the model are declared by hand.
     live = Live(folder, report="html", dvcyaml=False, save_dvc_exp=save_experiment)
+    if save_experiment and live._dvc_repo:
+        # DVCLive would record every stage as up to date, also those whose parameters have changed.
+        experiments = live._dvc_repo.experiments
+        experiments.save = partial(experiments.save, targets=[save_stage])
     # DVC expects this output of the stage even if no image is logged.
     Path(live.plots_dir, "images").mkdir(parents=True, exist_ok=True)
     return live

@@ -16,6 +16,20 @@ PREDICTION_BATCH_SIZE = 64
 FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
+def check_shape(views: np.ndarray, network: keras.Model) -> None:
+    """Make sure that prepared pictures, (views, n, ...), are what a network takes.
+
+    Raises:
+        InputError: if they are not, because something has changed since they were prepared.
+    """
+    found, expected = views.shape[2:], network.input_shape[1:]
+    if found != expected:
+        raise InputError(
+            f"data/prepared: found arrays of {found} per picture, the network takes {expected}; "
+            "`dvc exp run` makes both to fit"
+        )
+
+
 def predict_probabilities(model: keras.Model, views: np.ndarray) -> np.ndarray:
     """What a model makes of prepared pictures, pixels or features alike.
 
@@ -26,9 +40,13 @@ def predict_probabilities(model: keras.Model, views: np.ndarray) -> np.ndarray:
 
     Returns:
         Probabilities, float32 (n, class_count).
+
+    Raises:
+        InputError: if the model does not take what is prepared.
     """
     if views.ndim == 3:
         model = keras.Sequential([model.get_layer("classifier"), model.get_layer("probabilities")])
+    check_shape(views, model)
     unused_labels = np.zeros(views.shape[1], np.int64)
     return model.predict(ordered_batches(views, unused_labels, PREDICTION_BATCH_SIZE), verbose=0)
 

@@ -48,7 +48,7 @@ def prediction_sheet(
         title: a line above the pictures.
     """
     row_count = max(1, -(-len(records) // COLUMNS))
-    figure = Figure(figsize=(COLUMNS * 1.9, 0.6 + row_count * 2.4), dpi=80, layout="constrained")
+    figure = Figure(figsize=(COLUMNS * 1.9, 0.6 + row_count * 2.25), dpi=80, layout="constrained")
     figure.suptitle(title, fontsize=13)
     axes = list(figure.subplots(row_count, COLUMNS, squeeze=False).flat)
     for axis in axes:
@@ -60,6 +60,7 @@ def prediction_sheet(
             f"{_short(predicted)} ({outputs.max():.1%})\ntrue: {_short(record.class_name)}",
             fontsize=9,
             color=RIGHT if predicted == record.class_name else WRONG,
+            parse_math=False,  # a class may have dollar signs in its name
         )
     return figure
 

@@ -153,6 +153,14 @@ def test_a_script_by_itself_repeats_the_run_and_saves_an_experiment(project: Pro
     assert "up to date" in project.run("dvc", "status").stdout
 
 
+def test_a_script_by_itself_leaves_later_stages_to_be_run(project: Project):
+    project.set_params({"train": {"learning_rate": 0.00001}})
+    project.run("python", "src/train.py")
+    status = project.run("dvc", "status").stdout
+    assert "evaluate:" in status and "train:" not in status
+    assert stages_run(project.run("dvc", "repro").stdout) == ["evaluate"]
+
+
 def test_added_pictures_move_no_other(project: Project, pictures: Path, tmp_path: Path):
     def table() -> dict[str, str]:
         with (project.root / "data/prepared/images.csv").open() as file:
@@ -195,6 +203,9 @@ def test_arrays_for_another_network_are_named(project: Project):
     project.set_params({"prepare": {"image_size": 20}})
     done = project.run("python", "src/train.py", fails=True)
     assert done.stderr.startswith("error: data/prepared: found arrays of (16, 16, 3) per picture")
+    project.run("python", "src/prepare.py")
+    done = project.run("python", "src/evaluate.py", fails=True)
+    assert done.stderr.startswith("error: data/prepared: found arrays of (20, 20, 3) per picture")
     shutil.rmtree(project.root / "data/prepared")
     done = project.run("python", "src/train.py", fails=True)
     assert "data/prepared/images.csv not found; `dvc exp run` makes it" in done.stderr
