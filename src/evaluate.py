@@ -8,32 +8,41 @@ import numpy as np
 from image_classifier.errors import InputError, run
 from image_classifier.images import PILLOW_MODES, load_batches
 from image_classifier.params import read_params
-from image_classifier.prepared import PreparedSplit, open_split, read_class_names
+from image_classifier.prepared import PreparedSplit, open_splits
 
 RAW = Path("data/raw")
 MODEL = Path("models/model.keras")
-PREDICTIONS = Path("dvclive/evaluate/predictions.csv")
+FOLDER = Path("dvclive/evaluate")
 TOLERANCE = 1e-3  # of a probability; other batches and threads change it by about 1e-6
 
 
-def main() -> None:
+def main(model=None) -> None:
+    """Evaluate as params.yaml says.
+
+    Args:
+        model: what src/train.py has just saved, if it is at hand. Its file is then neither read nor
+            checked against the pictures, which takes longer than all the rest.
+    """
     params = read_params().evaluate
-    test = open_split("test")
+    class_names, (test,) = open_splits("test")
 
     # Not at the top: TensorFlow takes seconds to import, and errors in parameters come first.
     from image_classifier.evaluation import log_curves, per_class, summarise
-    from image_classifier.live import open_live
+    from image_classifier.live import open_live, replacing
     from image_classifier.model import load_model, predict_probabilities
-    from image_classifier.pictures import prediction_sheet, worst_first
+    from image_classifier.pictures import load_pictures, prediction_sheet, worst_first
 
-    model, class_names = load_model(MODEL)
-    if class_names != read_class_names():
-        raise InputError(f"{MODEL}: trained on other classes than data/prepared has; train it anew")
+    from_file = model is None
+    if from_file:
+        model, trained_names = load_model(MODEL)
+        if trained_names != class_names:
+            raise InputError(f"{MODEL}: trained on other classes than data/prepared; train it anew")
     probabilities = predict_probabilities(model, test.views)
-    check_against_files(model, test, probabilities, params.check_images)
+    if from_file:
+        check_against_files(model, test, probabilities, params.check_images)
 
     predictions = probabilities.argmax(axis=1)
-    with open_live("dvclive/evaluate") as live:
+    with replacing(FOLDER) as folder, open_live(folder) as live:
         for name, value in summarise(test.labels, probabilities, params.calibration_bins).items():
             live.log_metric(name, value, plot=False)
         live.log_sklearn_plot(
@@ -53,15 +62,17 @@ def main() -> None:
         rows = worst_first(test.labels, probabilities)
         mistakes = [row for row in rows if predictions[row] != test.labels[row]]
         if params.log_images:
+            shown = mistakes[: params.log_images]
+            records = [test.records[row] for row in shown]
             sheet = prediction_sheet(
-                RAW,
-                [test.records[row] for row in mistakes[: params.log_images]],
-                probabilities[mistakes[: params.log_images]],
+                load_pictures(RAW, records),
+                [record.class_name for record in records],
+                probabilities[shown],
                 class_names,
                 title=f"{len(mistakes)} mistakes on {len(rows)} test pictures, the worst first",
             )
-            live.log_image("mistakes.png", sheet)
-    write_predictions(test, probabilities, class_names)
+            live.log_image("mistakes.jpg", sheet)
+        write_predictions(folder / "predictions.csv", test, probabilities, class_names)
     print(f"{len(mistakes)} mistakes on {len(rows)} test pictures")
 
 
@@ -88,10 +99,10 @@ def check_against_files(model, test: PreparedSplit, probabilities: np.ndarray, c
 
 
 def write_predictions(
-    test: PreparedSplit, probabilities: np.ndarray, class_names: list[str]
+    path: Path, test: PreparedSplit, probabilities: np.ndarray, class_names: list[str]
 ) -> None:
     """Write each test picture's path, class, predicted class and probabilities as CSV."""
-    with PREDICTIONS.open("w", encoding="utf-8", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["path", "class", "predicted", *class_names])
         for record, outputs in zip(test.records, probabilities, strict=True):

@@ -1,20 +1,29 @@
 """Fit the network, logging each epoch, and save the weights of the best one."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from image_classifier.errors import run
 from image_classifier.params import read_params
-from image_classifier.prepared import open_split, read_class_names
+from image_classifier.prepared import open_splits
 
 RAW = Path("data/raw")
 MODEL = Path("models/model.keras")
 
 
-def main() -> None:
+def main(callbacks: Sequence = ()):
+    """Train as params.yaml says.
+
+    Args:
+        callbacks: of Keras, besides those below; one that stops the training is recorded as
+            train.stop_after, which stops it there again.
+
+    Returns:
+        The model that is saved.
+    """
     params = read_params()
-    class_names = read_class_names()
-    train, validation = open_split("train"), open_split("validation")
+    class_names, (train, validation) = open_splits("train", "validation")
 
     # Not at the top: TensorFlow takes seconds to import, and errors in parameters come first.
     from image_classifier.tensorflow_setup import keras, make_deterministic
@@ -23,26 +32,32 @@ def main() -> None:
     from dvclive.keras import DVCLiveCallback
 
     from image_classifier.batches import ordered_batches, training_batches
+    from image_classifier.batches import steps_per_execution as steps_at_once
+    from image_classifier.callbacks import LogLearningRate, LogPredictions, LogSpeed
     from image_classifier.live import open_live, open_system_monitor
     from image_classifier.model import check_shape, predict_probabilities, save_model
     from image_classifier.networks import build_networks
-    from image_classifier.pictures import prediction_sheet, worst_first
+    from image_classifier.pictures import load_pictures, prediction_sheet, worst_first
 
     network, model = build_networks(params, len(class_names))
     check_shape(train.views, network)
+    epochs, batch_size = params.train.epochs, params.train.batch_size
+    steps_per_epoch = -(-len(train.labels) // batch_size)
     network.compile(
         optimizer=keras.optimizers.Adam(params.train.learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=False,  # on a CPU XLA costs more than it gains
+        steps_per_execution=steps_at_once(steps_per_epoch) if params.model.frozen else 1,
     )
 
-    epochs, batch_size = params.train.epochs, params.train.batch_size
     with (
         open_live("dvclive/train", save_stage="train") as live,
-        open_system_monitor("dvclive/system"),
+        open_system_monitor("dvclive/system") as system,
     ):
         live.log_params(params.model_dump(include={"prepare", "model", "train"}))
+        # Until the end of training: DVC reports plots that are missing as errors.
+        live.log_sklearn_plot("confusion_matrix", [], [])
         live.step = 1  # the number Keras gives to the first epoch
         best_epoch = keras.callbacks.EarlyStopping(
             "val_accuracy", mode="max", patience=epochs, restore_best_weights=True
@@ -50,13 +65,23 @@ def main() -> None:
         history = network.fit(
             training_batches(train.views, train.labels, batch_size, epochs, params.train.seed),
             validation_data=ordered_batches(validation.views, validation.labels, batch_size),
-            epochs=epochs,
-            steps_per_epoch=-(-len(train.labels) // batch_size),
+            epochs=params.train.stop_after or epochs,
+            steps_per_epoch=steps_per_epoch,
             shuffle=False,  # the batches are
-            callbacks=[DVCLiveCallback(live=live), best_epoch],
+            callbacks=[
+                LogSpeed(system, len(train.labels)),
+                LogLearningRate(live),
+                LogPredictions(live, RAW, validation, class_names, params.train.log_images),
+                DVCLiveCallback(live=live),
+                best_epoch,
+                *callbacks,
+            ],
             verbose=1 if sys.stdout.isatty() else 2,
         ).history
 
+        stopped_after = len(history["loss"])
+        if stopped_after < epochs:
+            live.log_params({"train": {**params.train.model_dump(), "stop_after": stopped_after}})
         best = best_epoch.best_epoch
         live.log_metric("best/epoch", best + 1, plot=False)
         for name, metric in (("loss", "val_loss"), ("accuracy", "val_accuracy")):
@@ -72,14 +97,16 @@ def main() -> None:
         )
         rows = worst_first(validation.labels, probabilities)[: params.train.log_images]
         if len(rows):
+            records = [validation.records[row] for row in rows]
             sheet = prediction_sheet(
-                RAW,
-                [validation.records[row] for row in rows],
+                load_pictures(RAW, records),
+                [record.class_name for record in records],
                 probabilities[rows],
                 class_names,
                 title=f"Validation pictures after epoch {best + 1}, the worst first",
             )
-            live.log_image("validation_predictions.png", sheet)
+            live.log_image("worst_validation_predictions.jpg", sheet)
+    return model
 
 
 if __name__ == "__main__":

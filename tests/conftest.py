@@ -28,6 +28,7 @@ COPIED = [
     "models/.gitignore",
     "params.yaml",
     "src",
+    "sweeps/learning_rate.yaml",
 ]
 # Small enough for a test, large enough that every split has every class.
 QUICK = {
@@ -70,6 +71,11 @@ def serve_folder(folder: Path) -> Iterator[str]:
         server.shutdown()
         thread.join()
         server.server_close()
+
+
+def stages_run(output: str) -> list[str]:
+    """The stages that DVC says it ran."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
 
 class Project:
@@ -166,3 +172,22 @@ def make_project(pictures: Path) -> Callable[[Path], Project]:
 def project(make_project: Callable[[Path], Project], tmp_path: Path) -> Project:
     """A project of the test's own, in which nothing has run yet."""
     return make_project(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def finished(
+    make_project: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory
+) -> Project:
+    """A project whose default experiment has run and is committed, to be copied."""
+    project = make_project(tmp_path_factory.mktemp("finished"))
+    done = project.run("dvc", "exp", "run")
+    assert stages_run(done.stdout) == ["download", "prepare", "train", "evaluate"]
+    project.commit()
+    return project
+
+
+@pytest.fixture
+def trained_project(finished: Project, tmp_path: Path) -> Project:
+    """A copy of it, of the test's own."""
+    root = shutil.copytree(finished.root, tmp_path / "a path with spaces", symlinks=True)
+    return Project(root, Path(finished.environment["HOME"]))

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from image_classifier import batches
-from image_classifier.batches import ordered_batches, training_batches
+from image_classifier.batches import ordered_batches, steps_per_execution, training_batches
 
 
 @pytest.fixture(params=[16 * 2**20, 1], ids=["one chunk", "many chunks"], autouse=True)
@@ -61,3 +61,24 @@ def test_arrays_on_disk_are_fed_like_those_in_memory(tmp_path):
     mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
     dataset = ordered_batches(mapped, np.zeros(9, int), batch_size=2)
     assert (np.concatenate([rows.numpy() for rows, _ in dataset]) == pixels[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"), [(1, 1), (63, 63), (200, 200), (201, 67), (400, 200), (211, 1)]
+)
+def test_whole_executions_make_an_epoch(steps: int, expected: int):
+    assert steps_per_execution(steps) == expected
+
+
+@pytest.mark.parametrize(("cached_bytes", "expected"), [(1000, 1), (0, 2)])
+def test_a_small_array_is_read_once(
+    monkeypatch: pytest.MonkeyPatch, cached_bytes: int, expected: int
+):
+    reads, cut = [], batches._chunks_of
+    monkeypatch.setattr(batches, "CACHED_BYTES", cached_bytes)
+    monkeypatch.setattr(batches, "_chunks_of", lambda *args: reads.append(1) or cut(*args))
+    data, labels = numbered(view_count=1, row_count=10)
+    dataset = ordered_batches(data, labels, batch_size=4)
+    for _ in range(2):
+        assert np.concatenate([rows for rows, _ in dataset])[:, 1].tolist() == list(range(10))
+    assert len(reads) == expected

@@ -69,6 +69,10 @@ def test_all_errors_are_shown_at_once_each_with_its_name(changed):
     ("replacements", "fragment"),
     [
         ([("dataset: digits", "dataset: image_folder")], "download.source: found null"),
+        (
+            [("stop_after: null", "stop_after: 16")],
+            "train.stop_after: found 16",
+        ),
         ([("source: null", "source: pictures")], "digits come with scikit-learn"),
         ([("sha256: null", f"sha256: {'0' * 64}")], "download.sha256"),
         ([("backbone: cnn", "backbone: resnet50")], "prepare.image_size: found 28; resnet50"),

@@ -7,6 +7,7 @@ import numpy as np
 from image_classifier.tensorflow_setup import tf
 
 CHUNK_BYTES = 16 * 2**20  # read at once by Python; TensorFlow cuts it into batches
+CACHED_BYTES = 256 * 2**20  # of an array that is read again after each epoch
 
 
 def training_batches(
@@ -39,13 +40,17 @@ def training_batches(
 
 
 def ordered_batches(views: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
-    """Batches of the first view in the order of its rows, once; as for `training_batches`."""
+    """Batches of the first view in the order of its rows, once; as for `training_batches`.
+
+    A small array stays in memory from the first time to the next.
+    """
 
     def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for rows in _chunks_of(np.arange(len(labels)), batch_size, views[0, 0].nbytes):
             yield views[0, rows[0] : rows[-1] + 1], labels[rows]
 
-    return _batches(chunks, views, labels, batch_size, epochs=1)
+    dataset = _batches(chunks, views, labels, batch_size, epochs=1)
+    return dataset.cache() if views.nbytes <= CACHED_BYTES else dataset
 
 
 def _chunks_of(order: np.ndarray, batch_size: int, row_bytes: int) -> Iterator[np.ndarray]:
@@ -80,3 +85,12 @@ def _batches(
     count = epochs * -(-len(labels) // batch_size)
     dataset = dataset.flat_map(cut).apply(tf.data.experimental.assert_cardinality(count))
     return dataset.prefetch(tf.data.AUTOTUNE)
+
+
+def steps_per_execution(steps_per_epoch: int, largest: int = 200) -> int:
+    """How many steps TensorFlow takes before it returns to Python, for steps that take little time.
+
+    Keras begins the next epoch only after whole executions, so it is a divisor of
+    `steps_per_epoch`; the largest one up to `largest`.
+    """
+    return max(count for count in range(1, largest + 1) if steps_per_epoch % count == 0)

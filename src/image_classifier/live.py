@@ -1,16 +1,36 @@
 """DVCLive, set up for this repository."""
 
-import getpass
 import os
-import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
+from dvc_render.image import ImageRenderer
 from dvclive import Live, monitor_system, report
 from dvclive.env import DVC_ROOT
+from ruamel.yaml import YAML
+
+from image_classifier.git import name_the_committer
 
 # DVC's own page loads Vega from the network; this one carries it. `dvc plots show` uses it too.
 PAGE = Path(".dvc/plots/page.html")
+_all_images = report.get_image_renderers
+REPORT_INTERVAL = 2  # seconds; an open report.html looks for a newer one every 5
+
+
+class LiveWithReport(Live):
+    """DVCLive with a report.html that costs little when epochs are short or many."""
+
+    _next_report = 0.0
+
+    def make_report(self) -> None:
+        if self._inside_with and time.monotonic() < self._next_report:
+            return
+        super().make_report()
+        self._next_report = time.monotonic() + REPORT_INTERVAL
 
 
 def open_live(folder: str, save_stage: str | None = None) -> Live:
@@ -23,17 +43,41 @@ def open_live(folder: str, save_stage: str | None = None) -> Live:
     """
     save_experiment = save_stage is not None and DVC_ROOT not in os.environ
     if save_experiment:
-        _name_the_committer()
+        name_the_committer()
     report.render_html = partial(report.render_html, html_template=PAGE)
+    report.get_image_renderers = _newest_images
     # DVCLive would rewrite dvc.yaml, where plots, metrics and the model are declared by hand.
-    live = Live(folder, report="html", dvcyaml=False, save_dvc_exp=save_experiment)
+    live = LiveWithReport(folder, report="html", dvcyaml=False, save_dvc_exp=save_experiment)
     if save_experiment and live._dvc_repo:
         # DVCLive would record every stage as up to date, also those whose parameters have changed.
         experiments = live._dvc_repo.experiments
         experiments.save = partial(experiments.save, targets=[save_stage])
     # DVC expects this output of the stage even if no image is logged.
     Path(live.plots_dir, "images").mkdir(parents=True, exist_ok=True)
+    _begin_plots(live)
     return live
+
+
+@contextmanager
+def replacing(folder: str) -> Iterator[Path]:
+    """Give an empty folder whose files replace those of `folder` when the block ends well.
+
+    Whoever looks meanwhile sees either the old files or the new ones, and if the block fails the
+    old ones stay. Git's ignore files stay in any case: DVC keeps them.
+    """
+    with tempfile.TemporaryDirectory(dir=".dvc/tmp") as scratch:
+        yield Path(scratch)
+        names = {path.relative_to(scratch) for path in Path(scratch).rglob("*")}
+        for name in sorted(names):
+            source, target = scratch / name, folder / name
+            if source.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+            else:
+                source.replace(target)
+        for path in Path(folder).rglob("*"):
+            kept = path.name == ".gitignore" or path.relative_to(folder) in names
+            if path.is_file() and not kept:
+                path.unlink()
 
 
 def open_system_monitor(folder: str) -> Live:
@@ -43,7 +87,41 @@ def open_system_monitor(folder: str) -> Live:
     """
     # Without an NVIDIA driver DVCLive fails at each sample before it reads CPU and memory.
     monitor_system.GPU_AVAILABLE = _has_nvidia_driver()
-    return Live(folder, dvcyaml=False, save_dvc_exp=False, monitor_system=True)
+    live = Live(folder, dvcyaml=False, save_dvc_exp=False)
+    _begin_plots(live)
+    live.monitor_system()
+    return live
+
+
+def _begin_plots(live: Live) -> None:
+    """Write metrics and plots without values, so that `dvc plots diff` finds all that dvc.yaml has.
+
+    It reports files that are missing as errors, and so would DVC's extension for VS Code until the
+    end of the first epoch.
+    """
+    live.make_summary()
+    for plot in YAML(typ="safe").load(Path("dvc.yaml"))["plots"]:
+        for definition in plot.values() if isinstance(plot, dict) else ():
+            for name, column in definition["y"].items():
+                path = Path(name)
+                if path.suffix == ".tsv" and path.is_relative_to(live.dir):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    columns = dict.fromkeys((definition["x"], "step", column))
+                    path.write_text("\t".join(columns) + os.linesep, newline="")
+
+
+def _newest_images(folder: Path) -> list[ImageRenderer]:
+    """The images of the report; of a series, named by its steps in one folder, only the last.
+
+    DVCLive embeds them all, anew at each step.
+    """
+    newest: dict[Path, ImageRenderer] = {}
+    for renderer in _all_images(folder):
+        path = Path(renderer.name)
+        series = path.parent if path.stem.isdigit() else path
+        if series not in newest or int(Path(newest[series].name).stem) < int(path.stem):
+            newest[series] = renderer
+    return list(newest.values())
 
 
 def _has_nvidia_driver() -> bool:
@@ -53,11 +131,3 @@ def _has_nvidia_driver() -> bool:
         return False
     monitor_system.nvmlShutdown()
     return True
-
-
-def _name_the_committer() -> None:
-    """Let Git commit where nobody has told it a name, as in a fresh container."""
-    if subprocess.run(["git", "config", "user.email"], capture_output=True).returncode:
-        for role in ("AUTHOR", "COMMITTER"):
-            os.environ.setdefault(f"GIT_{role}_NAME", getpass.getuser())
-            os.environ.setdefault(f"GIT_{role}_EMAIL", f"{getpass.getuser()}@localhost")

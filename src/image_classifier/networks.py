@@ -1,11 +1,12 @@
 """How the layers are put together: the network that is fitted, and the model that is saved."""
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from image_classifier.augmentation import build_augmentation
 from image_classifier.backbones import build_feature_extractor
 from image_classifier.images import PILLOW_MODES
-from image_classifier.params import Params
+from image_classifier.params import ModelParams, Params
 from image_classifier.tensorflow_setup import keras
 
 
@@ -32,11 +33,10 @@ def build_networks(params: Params, class_count: int) -> Networks:
     """
     image_size, channels = params.prepare.image_size, len(PILLOW_MODES[params.prepare.color_mode])
     if params.model.frozen:
-        # A backbone with random weights must be the one that computed the features.
-        keras.utils.set_random_seed(params.prepare.seed)
-    extractor = build_feature_extractor(params.model, image_size, channels)
-    if params.model.frozen:
+        extractor = _frozen_extractor(params.model, image_size, channels, params.prepare.seed)
         keras.utils.set_random_seed(params.train.seed)
+    else:
+        extractor = build_feature_extractor(params.model, image_size, channels)
     classifier = _build_classifier(
         feature_count=extractor.output_shape[-1],
         class_count=class_count,
@@ -52,11 +52,23 @@ def build_networks(params: Params, class_count: int) -> Networks:
     return Networks(keras.Model(pixels, classifier(extractor(augmentation(pixels)))), model)
 
 
+@lru_cache(maxsize=1)  # many trainings in one process, as in src/sweep.py, share it
+def _frozen_extractor(
+    params: ModelParams, image_size: int, channels: int, seed: int
+) -> keras.Model:
+    # A backbone with random weights must be the one that computed the features.
+    keras.utils.set_random_seed(seed)
+    return build_feature_extractor(params, image_size, channels)
+
+
 def _build_classifier(
     feature_count: int, class_count: int, dropout: float, dense_units: int | None
 ) -> keras.Sequential:
     """The layers above a backbone: dropout, a dense layer if `dense_units` is given, and logits."""
-    layers = [keras.Input((feature_count,), name="features"), keras.layers.Dropout(dropout)]
+    layers = [
+        keras.Input((feature_count,), name="features"),
+        keras.layers.Dropout(dropout, name="dropout"),
+    ]
     if dense_units:
         layers.append(keras.layers.Dense(dense_units, activation="relu", name="dense"))
     layers.append(keras.layers.Dense(class_count, name="logits"))

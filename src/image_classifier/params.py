@@ -1,8 +1,9 @@
 """Typed parameters: what `params.yaml` may say, checked before anything slow is imported."""
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 from ruamel.yaml import YAML
@@ -82,6 +83,9 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+AnySection = TypeVar("AnySection", bound=Section)
+
+
 class DownloadParams(Section):
     dataset: Literal["digits", "cats_and_dogs", "fashion_mnist", "image_folder"]
     source: Annotated[str, Field(min_length=1)] | None
@@ -129,6 +133,7 @@ class TrainParams(Section):
     learning_rate: Annotated[float, Field(gt=0, le=10)]
     batch_size: PositiveInt
     epochs: PositiveInt
+    stop_after: PositiveInt | None
     dropout: Annotated[float, Field(ge=0, lt=1)]
     seed: Seed
     log_images: Count
@@ -176,6 +181,9 @@ class Params(Section):
             "all views are the same, allowed: 1": (
                 model.frozen and prepare.views > 1 and not prepare.augments
             ),
+            f"train.stop_after: found {train.stop_after}; train.epochs is {train.epochs}": (
+                (train.stop_after or 0) > train.epochs
+            ),
             "prepare.validation_fraction + prepare.test_fraction: "
             "found 1 or more; pictures must be left to train on": (
                 prepare.validation_fraction + prepare.test_fraction >= 1
@@ -193,6 +201,18 @@ def read_params(path: Path = PARAMS_FILE) -> Params:
     Raises:
         InputError: with one line for each thing wrong in the file.
     """
+    params = read_section(path, Params)
+    if reasons := params.contradictions():
+        raise refusal(path, reasons)
+    return params
+
+
+def read_section(path: Path, section: type[AnySection]) -> AnySection:
+    """Read a YAML file that has the keys of `section`.
+
+    Raises:
+        InputError: with one line for each thing wrong in the file.
+    """
     try:
         values = YAML(typ="safe").load(path)
     except FileNotFoundError:
@@ -200,24 +220,28 @@ def read_params(path: Path = PARAMS_FILE) -> Params:
     except (YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     try:
-        params = Params.model_validate(values)
+        return section.model_validate(values)
     except ValidationError as error:
-        lines = [_explain(details) for details in error.errors()]
-    else:
-        lines = params.contradictions()
-    if lines:
-        raise InputError("\n       ".join(f"{path}: {line}" for line in lines))
-    return params
+        raise refusal(path, explain(error, section)) from None
 
 
-def _explain(details: dict) -> str:
-    """One line out of one entry of pydantic's `ValidationError.errors()`."""
+def refusal(path: Path, reasons: Sequence[str]) -> InputError:
+    """The error that tells what is wrong in a file, a line for each of the `reasons`."""
+    return InputError("\n       ".join(f"{path}: {reason}" for reason in reasons))
+
+
+def explain(error: ValidationError, section: type[Section]) -> list[str]:
+    """A line for each thing that pydantic found wrong with the values of `section`."""
+    return [_explain(details, section) for details in error.errors()]
+
+
+def _explain(details: dict, root: type[Section]) -> str:
     *sections, key = details["loc"] or ("the file",)
     name = ".".join(map(str, details["loc"])) or "the file"
     if details["type"] == "missing":
         return f"{name}: missing"
     if details["type"] == "extra_forbidden":
-        section = Params.model_fields[sections[0]].annotation if sections else Params
+        section = root.model_fields[sections[0]].annotation if sections else root
         return f"{name}: {_did_you_mean(key, section.model_fields)}"
     if details["type"] == "model_type":
         return f"{name}: found {details['input']!r}; allowed: a section of key: value lines"

@@ -27,26 +27,30 @@ class PreparedSplit(NamedTuple):
     views: np.ndarray  # (views, n, ...), mapped into memory: read from disk as far as it is used
 
 
-def read_class_names() -> list[str]:
-    """The classes' names, in the order of the model's outputs."""
-    return class_names_of(read_table(FOLDER / "images.csv"))
+def open_splits(*names: str) -> tuple[list[str], list[PreparedSplit]]:
+    """Open splits, any of "train", "validation" and "test".
 
-
-def open_split(split: str) -> PreparedSplit:
-    """Open the split "train", "validation" or "test".
+    Returns:
+        The classes' names, in the order of the model's outputs, and the splits in the order asked.
 
     Raises:
-        InputError: if it has not been prepared.
+        InputError: if one has not been prepared.
     """
     table = read_table(FOLDER / "images.csv")
-    records = records_of(table, split)
-    positions = {name: position for position, name in enumerate(class_names_of(table))}
-    labels = np.array([positions[record.class_name] for record in records])
-    path = array_path(FOLDER, split)
-    try:
-        return PreparedSplit(records, labels, np.load(path, mmap_mode="r"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {error}; `dvc exp run` makes it, or src/prepare.py") from None
+    class_names = class_names_of(table)
+    positions = {name: position for position, name in enumerate(class_names)}
+    splits = []
+    for name in names:
+        records = records_of(table, name)
+        labels = np.array([positions[record.class_name] for record in records])
+        path = array_path(FOLDER, name)
+        try:
+            splits.append(PreparedSplit(records, labels, np.load(path, mmap_mode="r")))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"{path}: {error}; `dvc exp run` makes it, or src/prepare.py"
+            ) from None
+    return class_names, splits
 
 
 def create_array(

@@ -4,34 +4,18 @@ import csv
 import io
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from conftest import Project, write_picture
+from conftest import Project, stages_run, write_picture
 from image_classifier.model import load_model
 
 
-def stages_run(output: str) -> list[str]:
-    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
-
-
-@pytest.fixture(scope="module")
-def finished(make_project: Callable, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """A project whose default experiment has run and is committed. Tests copy it."""
-    project = make_project(tmp_path_factory.mktemp("finished"))
-    done = project.run("dvc", "exp", "run")
-    assert stages_run(done.stdout) == ["download", "prepare", "train", "evaluate"]
-    project.commit()
-    return project
-
-
 @pytest.fixture
-def project(finished: Project, tmp_path: Path) -> Project:
-    root = shutil.copytree(finished.root, tmp_path / "a path with spaces", symlinks=True)
-    return Project(root, Path(finished.environment["HOME"]))
+def project(trained_project: Project) -> Project:
+    return trained_project
 
 
 def test_a_finished_run_is_up_to_date(project: Project):
@@ -56,16 +40,25 @@ def test_what_a_run_leaves(project: Project):
             rows = list(csv.DictReader(path.open(), delimiter="\t"))
             assert [row["step"] for row in rows] == ["1", "2"]
             assert float(rows[-1][name]) == pytest.approx(train[split][name])
+    metrics = project.root / "dvclive/train/plots/metrics"
+    assert (metrics / "learning_rate.tsv").read_text().splitlines()[1:] == ["1\t0.005", "2\t0.005"]
+    for name in ("epoch_seconds", "training_images_per_second"):
+        path = project.root / f"dvclive/system/plots/metrics/{name}.tsv"
+        rows = list(csv.DictReader(path.open(), delimiter="\t"))
+        assert [row["step"] for row in rows] == ["1", "2"]
+        assert all(float(row[name]) > 0 for row in rows)
     system = project.root / "dvclive/system/plots/metrics/system"
     for name in ("cpu/usage (%).tsv", "ram/usage (GB).tsv"):
         rows = list(csv.DictReader((system / name).open(), delimiter="\t"))
         assert rows and int(rows[0]["timestamp"]) > 1e12
     for name in (
         "train/report.html",
-        "train/plots/images/validation_predictions.png",
+        "train/plots/images/validation_predictions/1.jpg",
+        "train/plots/images/validation_predictions/2.jpg",
+        "train/plots/images/worst_validation_predictions.jpg",
         "train/plots/sklearn/confusion_matrix.json",
         "evaluate/report.html",
-        "evaluate/plots/images/mistakes.png",
+        "evaluate/plots/images/mistakes.jpg",
     ):
         assert (project.root / "dvclive" / name).stat().st_size > 100
     predictions = list(csv.DictReader((project.root / "dvclive/evaluate/predictions.csv").open()))
@@ -115,7 +108,8 @@ def test_plots_compare_experiments_without_errors(project: Project):
     options = ("--split", "--json", "-o", ".dvc/tmp/plots")
     plots = json.loads(project.run("dvc", "plots", "diff", "HEAD", *options).stdout)
     assert not plots.get("errors")
-    assert {"Accuracy", "Loss", "ROC", "CPU", "Memory", "Calibration"} < set(plots["data"])
+    names = {"Accuracy", "Loss", "ROC", "CPU", "Memory", "Calibration", "Learning rate"}
+    assert names | {"Epoch time", "Training speed"} < set(plots["data"])
     for name, drawn in plots["data"].items():
         assert {revision for plot in drawn for revision in plot["revisions"]} == {
             "HEAD",

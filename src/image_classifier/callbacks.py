@@ -1,0 +1,89 @@
+"""Keras callbacks that log, after each epoch, what DVCLive's own does not."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+from dvclive import Live
+
+from image_classifier.pictures import load_pictures, prediction_sheet
+from image_classifier.prepared import PreparedSplit
+from image_classifier.tensorflow_setup import keras
+
+
+class LogLearningRate(keras.callbacks.Callback):
+    """Log the optimizer's learning rate."""
+
+    def __init__(self, live: Live) -> None:
+        super().__init__()
+        self._live = live
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._live.log_metric("learning_rate", float(self.model.optimizer.learning_rate))
+
+
+class LogSpeed(keras.callbacks.Callback):
+    """Log how long each epoch takes, in seconds, and how many training pictures pass in a second.
+
+    Put it first among the callbacks: those before it are counted as part of the epoch.
+    """
+
+    def __init__(self, system: Live, picture_count: int) -> None:
+        super().__init__()
+        self._system = system
+        self._picture_count = picture_count
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        self._system.step = epoch + 1
+        self._start = self._trained = time.perf_counter()
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self._trained = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        now = time.perf_counter()
+        self._system.log_metric("epoch_seconds", now - self._start)
+        rate = self._picture_count / (self._trained - self._start)
+        self._system.log_metric("training_images_per_second", rate)
+
+
+class LogPredictions(keras.callbacks.Callback):
+    """Draw what the network says of the same few validation pictures, one sheet for each epoch."""
+
+    def __init__(
+        self, live: Live, raw: Path, validation: PreparedSplit, class_names: list[str], count: int
+    ) -> None:
+        """
+        Args:
+            live: the logger.
+            raw: the folder that the records' paths are relative to.
+            validation: the pictures to choose from, spread evenly over its table.
+            class_names: in the order of the model's outputs.
+            count: how many pictures, 0 for no sheets.
+
+        Raises:
+            InputError: naming the file, if a picture cannot be decoded.
+        """
+        super().__init__()
+        total = len(validation.records)
+        rows = np.linspace(0, total - 1, min(count, total)).astype(int)
+        records = [validation.records[row] for row in rows]
+        self._live = live
+        self._class_names = class_names
+        self._inputs = validation.views[0, rows]
+        self._true_names = [record.class_name for record in records]
+        self._pictures = load_pictures(raw, records)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        if not self._pictures:
+            return
+        logits = self.model.predict_on_batch(self._inputs)
+        sheet = prediction_sheet(
+            self._pictures,
+            self._true_names,
+            keras.ops.convert_to_numpy(keras.ops.softmax(logits)),
+            self._class_names,
+            title=f"Validation pictures after epoch {epoch + 1}",
+        )
+        # DVC's extension shows pictures named by their step below one folder with a slider.
+        self._live.log_image(f"validation_predictions/{epoch + 1}.jpg", sheet)

@@ -1,0 +1,105 @@
+"""What DVC's extension for VS Code shows while an experiment runs."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from conftest import Project
+
+EPOCHS = 8
+PLOTS = "dvclive/train/plots"
+
+
+@pytest.fixture
+def project(trained_project: Project) -> Project:
+    return trained_project
+
+
+@contextmanager
+def training_in(project: Project) -> Iterator[subprocess.Popen]:
+    """`dvc exp run` with a few epochs, in a process group of its own."""
+    process = subprocess.Popen(
+        ("dvc", "exp", "run", "-S", f"train.epochs={EPOCHS}"),
+        cwd=project.root,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def stop_when(condition: Callable[[], bool], training: subprocess.Popen) -> None:
+    """Halt the training, with all its processes, at the moment when a condition comes true."""
+    while not condition():
+        assert training.poll() is None, "the training ended before"
+        time.sleep(0.002)
+    os.killpg(training.pid, signal.SIGSTOP)
+
+
+def shown(project: Project) -> int:
+    """Run what the extension runs; returns how many epochs it has to show."""
+    options = ("--split", "--json", "-o", ".dvc/tmp/plots")
+    plots = json.loads(project.run("dvc", "plots", "diff", *options).stdout)
+    assert not plots.get("errors")
+    project.experiments()  # fails where there is an error entry
+    assert "train" in project.run("dvc", "stage", "list").stdout
+    json.loads(project.run("dvc", "data", "status", "--granular", "--unchanged", "--json").stdout)
+
+    counts = set()
+    for name in ("Accuracy", "Loss", "Learning rate"):
+        (plot,) = plots["data"][name]
+        rows = plot["anchor_definitions"]["<DVC_METRIC_DATA>"]
+        rows = [row for row in rows if row["rev"] == "workspace"]
+        counts.add(len({row["step"] for row in rows}))
+    (epochs,) = counts
+    # DVC shows pictures of the run before until there are newer ones.
+    assert set(project.files(f"{PLOTS}/images")) <= set(plots["data"])
+    return epochs
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+def test_every_chart_grows_while_it_trains(project: Project):
+    # What tells the extension to look again.
+    signal_file = project.root / ".dvc/tmp/exps/run/DVCLIVE_STEP_COMPLETED"
+    confusion_matrix = project.root / PLOTS / "sklearn/confusion_matrix.json"
+
+    def completed() -> int:
+        try:
+            return json.loads(signal_file.read_text())["step"]
+        except (FileNotFoundError, json.JSONDecodeError):
+            return 0
+
+    def begun() -> bool:
+        return confusion_matrix.exists() and confusion_matrix.read_text().strip() == "[]"
+
+    assert shown(project) == 2  # of the run before
+    with training_in(project) as training:
+        stop_when(begun, training)
+        assert shown(project) == 0
+        os.killpg(training.pid, signal.SIGCONT)
+        stop_when(lambda: completed() >= 1, training)
+        early = completed()
+        assert shown(project) in (early, early + 1) and early < EPOCHS
+        os.killpg(training.pid, signal.SIGCONT)
+        stop_when(lambda: completed() == EPOCHS, training)
+        assert shown(project) == EPOCHS
+        os.killpg(training.pid, signal.SIGCONT)
+        stop_when(lambda: not signal_file.exists(), training)  # the stage is over
+        assert shown(project) == EPOCHS
+        os.killpg(training.pid, signal.SIGCONT)
+        assert training.wait() == 0
+    assert shown(project) == EPOCHS
+    # The newest sheet and the one of the worst; not those of all epochs.
+    assert (project.root / "dvclive/train/report.html").read_text().count("data:image") == 2
