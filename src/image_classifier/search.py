@@ -1,0 +1,229 @@
+"""Hyperparameter searches: what a file such as sweeps/learning_rate.yaml may say."""
+
+import csv
+import math
+import warnings
+from pathlib import Path
+from typing import Annotated, Literal
+
+import matplotlib
+import optuna
+from optuna.visualization import matplotlib as plots
+from pydantic import Field, ValidationError, model_validator
+
+from image_classifier.params import (
+    Params,
+    PositiveInt,
+    Section,
+    Seed,
+    explain,
+    read_section,
+    refusal,
+)
+
+Number = int | float
+Value = bool | int | float | str
+FAILED = optuna.trial.TrialState.FAIL
+SEARCHED_SECTIONS = ("train", "model")
+
+
+class SearchedParameter(Section):
+    """The values that one parameter may take: `choices`, or a range with both ends included."""
+
+    choices: Annotated[list[Value], Field(min_length=1)] | None = None
+    low: Number | None = None
+    high: Number | None = None
+    log: bool = False
+    step: Number | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "SearchedParameter":
+        bounds = (self.low, self.high)
+        if self.choices is not None:
+            if bounds != (None, None) or self.log or self.step is not None:
+                raise ValueError("choices stand alone, without low, high, log and step")
+        elif None in bounds:
+            raise ValueError("it takes choices, or low and high")
+        elif self.low > self.high:
+            raise ValueError("low is above high")
+        elif self.log and (self.low <= 0 or self.step is not None):
+            raise ValueError("log takes a low above 0 and no step")
+        elif self.step is not None and self.step <= 0:
+            raise ValueError("step is above 0")
+        return self
+
+    def suggest(self, trial: optuna.Trial, name: str) -> Value:
+        """Let a trial choose; whole numbers if low, high and step are whole."""
+        if self.choices is not None:
+            return trial.suggest_categorical(name, self.choices)
+        if all(isinstance(number, int) for number in (self.low, self.high, self.step or 1)):
+            return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+
+    def grid(self) -> list[Value] | None:
+        """All values, or None if there is no end to them."""
+        if self.choices is not None:
+            return self.choices
+        if self.step is None:
+            return None
+        count = int((self.high - self.low) / self.step + 1e-9) + 1
+        return [self.low + number * self.step for number in range(count)]
+
+
+class Sweep(Section):
+    """The whole of the file."""
+
+    metric: Literal["accuracy", "loss"]
+    sampler: Literal["tpe", "random", "grid"]
+    pruner: Literal["none", "median", "hyperband"]
+    trials: PositiveInt
+    seed: Seed
+    parameters: Annotated[dict[str, SearchedParameter], Field(min_length=1)]
+
+    @property
+    def combinations(self) -> float:
+        """How many trials a grid has; any other search has no end."""
+        if self.sampler != "grid":
+            return math.inf
+        return math.prod(len(parameter.grid()) for parameter in self.parameters.values())
+
+    def build_sampler(self, finished_trials: int) -> optuna.samplers.BaseSampler:
+        """What chooses the next trial; after a restart it does not draw the same ones again."""
+        if self.sampler == "grid":
+            grid = {name: parameter.grid() for name, parameter in self.parameters.items()}
+            return optuna.samplers.GridSampler(grid, seed=self.seed)
+        seed = self.seed + finished_trials
+        if self.sampler == "random":
+            return optuna.samplers.RandomSampler(seed=seed)
+        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+
+    def build_pruner(self, epochs: int) -> optuna.pruners.BasePruner:
+        """What stops a trial, judging by how others stood after as many epochs."""
+        if self.pruner == "none":
+            return optuna.pruners.NopPruner()
+        if self.pruner == "hyperband":
+            return optuna.pruners.HyperbandPruner(min_resource=1, max_resource=epochs)
+        return optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=2)
+
+
+def read_sweep(path: Path, params: Params) -> Sweep:
+    """Read and check a search.
+
+    Args:
+        path: of the file.
+        params: what the trials have in common.
+
+    Raises:
+        InputError: with a line for each thing wrong in it, and for each value that could be tried
+            and is not allowed for its parameter.
+    """
+    sweep = read_section(path, Sweep)
+    reasons = []
+    for name, parameter in sweep.parameters.items():
+        section, _, key = name.partition(".")
+        if section not in SEARCHED_SECTIONS:
+            reasons.append(f"parameters.{name}: a search takes parameters of train and model")
+            continue
+        if sweep.sampler == "grid" and parameter.grid() is None:
+            reasons.append(f"parameters.{name}: a grid takes choices, or low, high and step")
+        for value in parameter.choices or (parameter.low, parameter.high):
+            values = params.model_dump()
+            values[section][key] = value
+            try:
+                Params.model_validate(values)
+            except ValidationError as error:
+                reasons += [f"parameters.{line}" for line in explain(error, Params)]
+    if reasons:
+        raise refusal(path, list(dict.fromkeys(reasons)))
+    return sweep
+
+
+def open_study(storage: Path, identity: str, sweep: Sweep, epochs: int) -> optuna.Study:
+    """Begin a study, or go on with the one of the same identity.
+
+    Trials that were running when it was interrupted are put in line again.
+
+    Args:
+        storage: an SQLite file for any number of studies.
+        identity: what the trials depend on besides their parameters, as a hash.
+        sweep: the search.
+        epochs: of a trial that is not stopped.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        storage=f"sqlite:///{storage}",
+        study_name=identity,
+        direction="maximize" if sweep.metric == "accuracy" else "minimize",
+        load_if_exists=True,
+    )
+    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
+        study.tell(trial.number, state=FAILED)
+    trials = study.get_trials()
+    repeated = {trial.user_attrs.get("repeats") for trial in trials}
+    for trial in interrupted_trials(study):
+        # One that was interrupted before all its parameters were chosen is no loss.
+        if trial.number not in repeated and trial.params.keys() == sweep.parameters.keys():
+            study.enqueue_trial(trial.params, user_attrs={"repeats": trial.number})
+    study.sampler = sweep.build_sampler(len(trials))
+    study.pruner = sweep.build_pruner(epochs)
+    return study
+
+
+def finished_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that came to their own end: complete, pruned, or failed with an error.
+
+    Those that were interrupted are none of them.
+    """
+    return [
+        trial
+        for trial in study.get_trials()
+        if trial.state.is_finished() and (trial.state != FAILED or "error" in trial.user_attrs)
+    ]
+
+
+def interrupted_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
+    """Trials that were running when the search was ended."""
+    failed = study.get_trials(states=[FAILED])
+    return [trial for trial in failed if "error" not in trial.user_attrs]
+
+
+def write_trials(study: optuna.Study, path: Path) -> None:
+    """Write a table of the trials that are finished as CSV, a column for each parameter."""
+    trials = finished_trials(study)
+    names = sorted({name for trial in trials for name in trial.params})
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["number", "experiment", "state", "value", "seconds", *names])
+        for trial in trials:
+            row = [trial.number, trial.user_attrs.get("experiment"), trial.state.name.lower()]
+            row += [trial.value, f"{trial.duration.total_seconds():.1f}"]
+            writer.writerow(row + [trial.params.get(name) for name in names])
+
+
+def draw_search(study: optuna.Study, folder: Path) -> list[Path]:
+    """Write pictures of a search: its history, what each parameter matters, and the combinations.
+
+    What cannot be drawn yet, such as importances after a single trial, is left out.
+    """
+    matplotlib.use("Agg")
+    # Optuna calls these functions experimental; nothing is to be done about that by who sees it.
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+    drawings = {
+        "history": lambda: plots.plot_optimization_history(study),
+        "importance": lambda: plots.plot_param_importances(
+            study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+        ),
+        "parallel_coordinates": lambda: plots.plot_parallel_coordinate(study),
+    }
+    written = []
+    for name, draw in drawings.items():
+        try:
+            figure = draw().figure
+        except (RuntimeError, ValueError):
+            continue
+        figure.set_size_inches(10, 6)
+        path = folder / f"{name}.png"
+        figure.savefig(path, dpi=100, bbox_inches="tight")
+        written.append(path)
+    return written

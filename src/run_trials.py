@@ -1,0 +1,119 @@
+"""Train and evaluate one trial after another in one process: src/sweep.py starts this, not you.
+
+A trial is what src/train.py and src/evaluate.py do, without loading TensorFlow anew. It runs in a
+copy of the repository, where params.yaml may be changed. Requests and answers are lines of JSON.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import TextIO
+
+from dvclive.env import DVC_ROOT
+
+from image_classifier.errors import run
+from image_classifier.git import git
+from image_classifier.params import PARAMS_FILE
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--git-folder", required=True, help="of the repository to commit to")
+    parser.add_argument("--parent", required=True, help="the commit that experiments belong to")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for src/sweep.py, which ends this
+    os.environ[DVC_ROOT] = str(Path.cwd())  # so that the scripts do not save experiments themselves
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what training prints goes to the log
+
+    params = PARAMS_FILE.read_text(encoding="utf-8")
+    for line in sys.stdin:
+        request = json.loads(line)
+        PARAMS_FILE.write_text(params, encoding="utf-8")
+        try:
+            metrics = run_trial(request["parameters"], answers)
+            commit = commit_files(arguments.git_folder, arguments.parent, request["message"])
+            answer(answers, commit=commit, metrics=metrics)
+        except Exception as error:
+            traceback.print_exc()
+            answer(answers, error=" ".join(str(error).split()) or type(error).__name__)
+
+
+def run_trial(parameters: dict, answers: TextIO) -> dict:
+    """Train and evaluate with some parameters changed; returns the metrics of the best epoch."""
+    from dvc.utils.hydra import apply_overrides
+
+    import evaluate
+    import train
+    from image_classifier.tensorflow_setup import keras
+
+    class AskAfterEachEpoch(keras.callbacks.Callback):
+        """Tell how an epoch went, and stop if the answer is to."""
+
+        stopped_after = None
+
+        def on_epoch_end(self, epoch: int, logs: dict) -> None:
+            if epoch + 1 == self.params["epochs"]:
+                return
+            metrics = {"accuracy": logs["val_accuracy"], "loss": logs["val_loss"]}
+            answer(answers, epoch=epoch + 1, metrics=metrics)
+            if json.loads(sys.stdin.readline() or '"stop"') == "stop":
+                self.model.stop_training = True
+                self.stopped_after = epoch + 1
+
+    keras.utils.clear_session()
+    # As `dvc exp run --set-param` does, to the byte.
+    apply_overrides(PARAMS_FILE, [f"{name}={value}" for name, value in parameters.items()])
+    ask = AskAfterEachEpoch()
+    model = train.main(callbacks=[ask])
+    if ask.stopped_after:
+        apply_overrides(PARAMS_FILE, [f"train.stop_after={ask.stopped_after}"])
+    evaluate.main(model)
+    for thread in threading.enumerate():
+        if thread.name.endswith("(_monitoring_loop)"):
+            thread.join()  # it writes its last sample after the end
+
+    record_stages("train", "evaluate")
+    return json.loads(Path("dvclive/train/metrics.json").read_text())["best"]["eval"]
+
+
+def record_stages(*names: str) -> None:
+    """Put the outputs of stages into DVC's cache and into dvc.lock.
+
+    It is what `dvc commit --force` does, for several stages at once: parsing the lock file takes
+    longer than all the rest.
+    """
+    from dvc.repo import Repo
+
+    with Repo() as repo, repo.lock:
+        stages = [stage for stage in repo.index.stages if stage.name in names]
+        for stage in stages:
+            stage.save()
+            stage.commit(relink=False)
+        stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
+
+
+def commit_files(git_folder: str, parent: str, message: str) -> str:
+    """Make a Git commit of the files here, on no branch, and return its hash."""
+    here = {
+        "GIT_DIR": git_folder,
+        "GIT_WORK_TREE": str(Path.cwd()),
+        "GIT_INDEX_FILE": str(Path(".dvc/tmp/git_index").absolute()),
+    }
+    git("add", "--all", environment=here)
+    tree = git("write-tree", environment=here)
+    return git("commit-tree", tree, "-p", parent, "-m", message, environment=here)
+
+
+def answer(answers: TextIO, **values: object) -> None:
+    """Send a line of JSON."""
+    print(json.dumps(values), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    run(main)

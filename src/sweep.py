@@ -1,0 +1,171 @@
+"""Search hyperparameters: each trial becomes a hidden Git experiment of the current commit."""
+
+import argparse
+import hashlib
+import json
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from image_classifier.errors import InputError, run
+from image_classifier.git import git, name_the_committer
+from image_classifier.params import read_params
+from image_classifier.trials import TrialError, TrialPool
+
+COPIES = Path(".dvc/tmp/sweeps")
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    params = read_params()
+
+    # Not at the top: Optuna and DVC take seconds to import, and errors in parameters come first.
+    import optuna
+    from dvc.lock import LockError, make_lock
+    from dvc.repo import Repo
+
+    from image_classifier.search import (
+        draw_search,
+        finished_trials,
+        interrupted_trials,
+        open_study,
+        read_sweep,
+        write_trials,
+    )
+
+    sweep = read_sweep(arguments.file, params)
+    trial_count = min(arguments.trials or sweep.trials, sweep.combinations)
+    results = arguments.file.with_suffix("")  # ignored by Git
+
+    name_the_committer()
+    parent = git("rev-parse", "HEAD")
+    source = git("stash", "create") or parent  # with what is not committed, as in `dvc exp run`
+    with Repo() as repo:
+        cache = repo.cache.local_cache_dir
+    COPIES.mkdir(parents=True, exist_ok=True)
+    lock = make_lock(COPIES / f"{results.name}.lock", tmp_dir=COPIES)
+    try:
+        lock.lock()
+    except LockError:
+        raise InputError(f"{arguments.file}: this search is running already") from None
+
+    with TrialPool(COPIES / results.name, arguments.jobs, source, parent, cache) as pool:
+        results.mkdir(exist_ok=True)
+        identity = identify(parent, source, pool.prepared, sweep.model_dump(exclude={"trials"}))
+        study = open_study(results / "trials.sqlite3", identity, sweep, params.train.epochs)
+        prefix = f"{results.name}-{identity[:4]}"
+        done = len(finished_trials(study))
+        print(f"{arguments.file}: {done} of {trial_count} trials are done", flush=True)
+
+        def objective(trial: optuna.Trial) -> float:
+            values = {key: choice.suggest(trial, key) for key, choice in sweep.parameters.items()}
+            pruned = False
+
+            def go_on(epoch: int, metrics: dict[str, float]) -> bool:
+                nonlocal pruned
+                trial.report(metrics[sweep.metric], epoch)
+                pruned = trial.should_prune()
+                return not pruned
+
+            experiment = f"{prefix}-{trial.number:03}"
+            try:
+                commit, metrics = pool.run(values, f"dvc: experiment {experiment}", go_on)
+            except TrialError as error:
+                if not pool.interrupted:
+                    trial.set_user_attr("error", str(error))
+                raise
+            trial.set_user_attr("experiment", experiment)
+            git("update-ref", reference_of(parent, experiment), commit)
+            if pruned:
+                raise optuna.TrialPruned
+            return metrics[sweep.metric]
+
+        def report(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            done = len(finished_trials(study))
+            print(f"{done:>4}/{trial_count}  {describe(trial, sweep.metric)}", flush=True)
+
+        for trial in interrupted_trials(study):  # they may have been saved already
+            git("update-ref", "-d", reference_of(parent, f"{prefix}-{trial.number:03}"))
+        if done < trial_count:
+            study.optimize(
+                objective,
+                n_trials=trial_count - done,
+                timeout=arguments.timeout,
+                n_jobs=arguments.jobs,
+                catch=(TrialError,),
+                callbacks=[report],
+            )
+
+    write_trials(study, results / "trials.csv")
+    pictures = draw_search(study, results)
+    complete = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
+    if not complete:
+        raise InputError(f"{arguments.file}: no trial was completed, see {results}/trials.csv")
+    best = study.best_trial
+    print(f"\nbest  {describe(best, sweep.metric)}")
+    print(f"      dvc exp apply {best.user_attrs['experiment']}    brings its files here")
+    for path in pictures:
+        print(path)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        default=Path("sweeps/learning_rate.yaml"),
+        help="what to search, and how (default: %(default)s)",
+    )
+    parser.add_argument("--trials", type=positive(int), help="how many in all")
+    parser.add_argument("--jobs", type=positive(int), default=1, help="at a time (default: 1)")
+    parser.add_argument("--timeout", type=positive(float), help="seconds after which none is begun")
+    return parser.parse_args()
+
+
+def positive(kind: type) -> type:
+    """A converter for argparse that takes numbers above 0."""
+
+    def convert(text: str) -> float:
+        if not (number := kind(text)) > 0:
+            raise argparse.ArgumentTypeError(f"found {text}, it takes a number above 0")
+        return number
+
+    convert.__name__ = kind.__name__  # argparse names it in its message
+    return convert
+
+
+def identify(parent: str, source: str, lock_file: Path, search: dict) -> str:
+    """A hash of all that a trial's result depends on besides its own parameters.
+
+    Trials of other sources, parameters or data belong to another search, under another name.
+    """
+    sources = [git("rev-parse", f"{source}:{path}") for path in ("src", "dvc.yaml", "params.yaml")]
+    data = YAML(typ="safe").load(lock_file)["stages"]["prepare"]["outs"]
+    content = json.dumps([parent, sources, data, search], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def reference_of(parent: str, experiment: str) -> str:
+    """Where DVC keeps a hidden experiment in Git."""
+    return f"refs/exps/{parent[:2]}/{parent[2:]}/{experiment}"
+
+
+def describe(trial, metric: str) -> str:
+    """A line about a finished trial."""
+    values = " ".join(
+        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in trial.params.items()
+    )
+    result = f"{metric} {trial.value:.4f}" if trial.value is not None else "failed"
+    if trial.state.name == "PRUNED":
+        result += f", pruned after epoch {trial.last_step}"
+    error = trial.user_attrs.get("error", "")
+    name = trial.user_attrs.get("experiment", f"trial {trial.number}")
+    seconds = trial.duration.total_seconds()
+    return "  ".join(filter(None, [name, result, f"{seconds:.1f} s", values, error]))
+
+
+if __name__ == "__main__":
+    run(main)

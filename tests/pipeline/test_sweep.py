@@ -1,0 +1,171 @@
+"""Searches: src/sweep.py, and DVC's own queue."""
+
+import csv
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from conftest import Project
+
+SWEEP = """
+metric: loss
+sampler: random
+pruner: none
+trials: 3
+seed: 0
+parameters:
+  train.learning_rate: {low: 1.0e-4, high: 1.0e-1, log: true}
+  train.batch_size: {choices: [4, 8]}
+"""
+
+
+@pytest.fixture
+def sweep(trained_project: Project) -> Project:
+    """A project with a quick search, committed."""
+    (trained_project.root / "sweeps/quick.yaml").write_text(SWEEP)
+    trained_project.commit()
+    return trained_project
+
+
+def trials_of(project: Project, name: str = "quick") -> list[dict[str, str]]:
+    with (project.root / f"sweeps/{name}/trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def names_of(project: Project) -> list[str]:
+    return project.run("dvc", "exp", "list", "--name-only").stdout.split()
+
+
+def test_trials_are_experiments_that_repeat(sweep: Project):
+    before = sweep.files("models", "dvclive", "data", ".dvc/config")
+    sweep.run("python", "src/sweep.py", "sweeps/quick.yaml", "--jobs", "2")
+    assert sweep.files("models", "dvclive", "data", ".dvc/config") == before
+    assert sweep.run("git", "status", "--short").stdout == ""
+    assert "up to date" in sweep.run("dvc", "status").stdout
+
+    trials = trials_of(sweep)
+    assert sorted(names_of(sweep)) == sorted(trial["experiment"] for trial in trials)
+    assert [trial["state"] for trial in trials] == ["complete"] * 3
+    for picture in ("history", "importance", "parallel_coordinates"):
+        assert (sweep.root / f"sweeps/quick/{picture}.png").stat().st_size > 5000
+    found = {
+        (data["params"]["params.yaml"]["data"]["train"]["learning_rate"])
+        for data in sweep.experiments().values()
+    }
+    assert found == {float(trial["train.learning_rate"]) for trial in trials}
+
+    # The same as `dvc exp run` with these parameters, except for what the machine was doing.
+    trial = trials[1]["experiment"]
+    names = ("train.learning_rate", "train.batch_size")
+    changes = [part for name in names for part in ("-S", f"{name}={trials[1][name]}")]
+    sweep.run("dvc", "exp", "run", "--name", "twin", *changes)
+    listed = sweep.run("dvc", "exp", "list").stdout.splitlines()
+    commits = {line.split("[")[1].strip("]"): line.split()[0] for line in listed if "[" in line}
+    differing = sweep.run("git", "diff", "--name-only", commits[trial], commits["twin"]).stdout
+    assert all("dvclive/system/" in line for line in differing.splitlines()), differing
+
+    # And all its files are there.
+    sweep.run("git", "reset", "--quiet", "--hard")
+    sweep.run("dvc", "exp", "apply", trials[0]["experiment"])
+    assert "up to date" in sweep.run("dvc", "status").stdout
+
+
+def test_a_stopped_trial_repeats_what_it_did(sweep: Project, monkeypatch: pytest.MonkeyPatch):
+    (sweep.root / "sweeps/quick.yaml").write_text(
+        SWEEP.replace("pruner: none", "pruner: hyperband").replace("trials: 3", "trials: 8")
+    )
+    sweep.run("python", "src/sweep.py", "sweeps/quick.yaml", "--jobs", "2")
+    stopped = [trial for trial in trials_of(sweep) if trial["state"] == "pruned"]
+    assert stopped
+    sweep.run("git", "stash")
+    sweep.run("dvc", "exp", "apply", stopped[0]["experiment"])
+    assert "stop_after: 1" in (sweep.root / "params.yaml").read_text()
+    assert "stop_after: 1" in (sweep.root / "dvclive/train/params.yaml").read_text()
+    before = sweep.files("models", "dvclive")
+    sweep.run("dvc", "repro", "--force", "--single-item", "train")
+    sweep.run("dvc", "repro", "--force", "--single-item", "evaluate")
+    after = sweep.files("models", "dvclive")
+    assert before.keys() == after.keys()
+    differing = {path for path in before if before[path] != after[path]}
+    assert all(path.startswith("dvclive/system/") for path in differing), differing
+
+
+def test_a_killed_search_goes_on_where_it_was(sweep: Project):
+    command = ("python", "src/sweep.py", "sweeps/quick.yaml", "--trials", "4")
+    process = subprocess.Popen(
+        command,
+        cwd=sweep.root,
+        env=sweep.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    for line in process.stdout:
+        if "2/4" in line:
+            break
+    time.sleep(0.3)  # in the middle of the third
+    os.killpg(process.pid, signal.SIGKILL)
+    process.stdout.close()
+    process.wait()
+    output = sweep.run(*command).stdout
+    assert "2 of 4 trials are done" in output or "3 of 4 trials are done" in output
+    complete = [trial for trial in trials_of(sweep) if trial["state"] == "complete"]
+    assert len(complete) == 4
+    assert sorted(names_of(sweep)) == sorted(trial["experiment"] for trial in complete)
+    assert "4 of 4 trials are done" in sweep.run(*command).stdout
+
+
+def test_a_failing_trial_does_not_end_the_search(sweep: Project):
+    (sweep.root / "sweeps/grid.yaml").write_text(
+        "metric: accuracy\nsampler: grid\npruner: median\ntrials: 9\nseed: 0\n"
+        "parameters:\n  model.backbone: {choices: [resnet50, cnn]}\n"  # not at 16 pixels
+    )
+    sweep.run("python", "src/sweep.py", "sweeps/grid.yaml")
+    trials = {trial["model.backbone"]: trial for trial in trials_of(sweep, "grid")}
+    assert trials["resnet50"]["state"] == "fail" and trials["cnn"]["state"] == "complete"
+    assert names_of(sweep) == [trials["cnn"]["experiment"]]
+
+
+def test_a_wrong_search_is_refused_in_one_go(sweep: Project):
+    path = sweep.root / "sweeps/wrong.yaml"
+    path.write_text(
+        SWEEP.replace("metric: loss", "metric: f1")
+        .replace("seed: 0\n", "")
+        .replace("low: 1.0e-4, ", "")
+    )
+    done = sweep.run("python", "src/sweep.py", "sweeps/wrong.yaml", fails=True)
+    for fragment in (
+        "metric: found 'f1'",
+        "seed: missing",
+        "parameters.train.learning_rate: found {'high': 0.1, 'log': True}; it takes choices, or",
+    ):
+        assert f"sweeps/wrong.yaml: {fragment}" in done.stderr
+    path.write_text(
+        SWEEP.replace("high: 1.0e-1", "high: 50.0").replace("train.batch_size", "train.batchsize")
+    )
+    done = sweep.run("python", "src/sweep.py", "sweeps/wrong.yaml", fails=True)
+    assert "parameters.train.learning_rate: found 50.0; it should be less than" in done.stderr
+    assert "parameters.train.batchsize: unknown; did you mean 'batch_size'?" in done.stderr
+    done = sweep.run("python", "src/sweep.py", "sweeps/none.yaml", fails=True)
+    assert done.stderr.startswith("error: sweeps/none.yaml: not found")
+    assert done.returncode == 1 and names_of(sweep) == []
+
+
+def test_the_queue_of_dvc_works_too(sweep: Project):
+    sweep.run("dvc", "exp", "run", "--queue", "-S", "train.learning_rate=0.1,0.01")
+    sweep.run("dvc", "queue", "start", "--jobs", "2")
+    for _ in range(240):
+        status = sweep.run("dvc", "queue", "status").stdout
+        if "Queued" not in status and "Running" not in status:
+            break
+        time.sleep(1)
+    assert status.count("Success") == 2, status
+    found = sorted(
+        data["params"]["params.yaml"]["data"]["train"]["learning_rate"]
+        for data in sweep.experiments().values()
+    )
+    assert found == [0.01, 0.1]
+    sweep.run("dvc", "queue", "stop", "--kill")
