@@ -117,6 +117,22 @@ def test_plots_compare_experiments_without_errors(project: Project):
         }, name
 
 
+def test_the_report_shows_all_of_an_experiment(project: Project):
+    project.run("dvc", "exp", "run", "--set-param", "train.dropout=0.5")
+    project.run("python", "src/report.py")
+    page = (project.root / "experiments.html").read_text(encoding="utf-8")
+    data = json.loads(page.split('type="application/json">')[1].split("</script>")[0])
+    (experiment,) = data["experiments"]
+    assert experiment["problems"] == []
+    assert {metric["group"] for metric in data["metrics"]} == {"test", "training"}
+    assert {curve["name"] for curve in data["training_curves"]} >= {"train/loss", "eval/accuracy"}
+    assert all(data["test_curves"][name][0] for name in ("roc", "precision_recall", "calibration"))
+    for split in ("test", "validation"):
+        assert data["confusion"][split][0]["classes"] == ["blue", "green", "red"]
+    assert len(data["images"]) == len(data["sheets"]) == 2 and all(data["images"])
+    assert data["changed"]["common"][0][0] > 0
+
+
 def test_a_fresh_clone_without_a_cache_compares_without_errors(project: Project, tmp_path: Path):
     project.run("git", "clone", "--quiet", str(project.root), str(tmp_path / "clone"))
     clone = Project(tmp_path / "clone", Path(project.environment["HOME"]))

@@ -1,0 +1,190 @@
+"""What an experiment has to show: parameters, metrics, curves, predictions and sheets.
+
+What is missing or cannot be read is noted and left empty; the rest is there all the same.
+"""
+
+import csv
+import io
+import json
+import math
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from pathlib import PurePosixPath
+from sys import intern
+from typing import NamedTuple, TypeVar
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from image_classifier.experiments import Experiment
+
+TRAIN, EVALUATE = "dvclive/train", "dvclive/evaluate"
+PREDICTIONS = f"{EVALUATE}/predictions.csv"
+# The curves over the test pictures: what DVCLive calls them, and their columns.
+TEST_CURVES = {
+    "roc": ("fpr", "tpr"),
+    "precision_recall": ("recall", "precision"),
+    "calibration": ("prob_pred", "prob_true"),
+}
+# What the parsers below raise on content that is not what its name promises.
+UNREADABLE = (ValueError, KeyError, IndexError, TypeError, AttributeError, csv.Error, YAMLError)
+
+Value = TypeVar("Value")
+
+
+class Curve(NamedTuple):
+    """Points in their order; None where the experiment has a NaN or an infinity."""
+
+    x: list[float | None]
+    y: list[float | None]
+
+
+class Predictions(NamedTuple):
+    """Of each test picture: its path in data/raw, its class, the one predicted, and how surely."""
+
+    paths: list[str]
+    class_names: list[str]
+    predicted: list[str]
+    probabilities: list[float]
+
+
+class Sheet(NamedTuple):
+    """An image that a stage has logged."""
+
+    title: str
+    path: str
+    epoch: int | None  # that it is of, if there is one for each epoch: the best or else the last
+
+
+class Results:
+    """The results of one experiment, read at once."""
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+        self.problems: list[str] = []  # a line for each file that is missing or cannot be read
+        self.params = self._read("params.yaml", parse_params, {})
+        self.train_metrics = self._read(f"{TRAIN}/metrics.json", parse_metrics, {})
+        self.test_metrics = self._read(f"{EVALUATE}/metrics.json", parse_metrics, {})
+        self.training_curves = self._read_training_curves()
+        self.test_curves = {
+            name: self._read(
+                f"{EVALUATE}/plots/sklearn/{name}.json",
+                partial(parse_points, name=name, x=x, y=y),
+                None,
+            )
+            for name, (x, y) in TEST_CURVES.items()
+        }
+        self.confusion = {
+            split: self._read(f"{stage}/plots/sklearn/confusion_matrix.json", parse_confusion, None)
+            for split, stage in (("test", EVALUATE), ("validation", TRAIN))
+        }
+        self.f1 = self._read(f"{EVALUATE}/plots/custom/per_class.json", parse_f1, {})
+        self.predictions = self._read(PREDICTIONS, parse_predictions, None)
+        self.sheets = [
+            sheet
+            for stage in (EVALUATE, TRAIN)
+            for sheet in self._find_sheets(f"{stage}/plots/images")
+        ]
+
+    def _read(self, path: str, parse: Callable[[bytes], Value], default: Value) -> Value:
+        try:
+            return parse(self.experiment.read(path))
+        except FileNotFoundError:
+            self.problems.append(f"{path}: neither in Git nor in DVC's cache")
+        except (OSError, *UNREADABLE):
+            self.problems.append(f"{path}: cannot be read")
+        return default
+
+    def _read_training_curves(self) -> dict[str, Curve]:
+        """Name, such as "eval/accuracy" -> its course over the epochs."""
+        folder = f"{TRAIN}/plots/metrics"
+        paths = [path for path in self.experiment.find(folder) if path.endswith(".tsv")]
+        curves = {
+            path[len(folder) + 1 : -len(".tsv")]: self._read(path, parse_table, None)
+            for path in paths
+        }
+        if not curves:
+            self.problems.append(f"{folder}: neither in Git nor in DVC's cache")
+        return {name: curve for name, curve in curves.items() if curve}
+
+    def _find_sheets(self, folder: str) -> list[Sheet]:
+        """The images below a folder; of those named `<title>/<epoch>.<suffix>`, one per title."""
+        sheets, series = [], {}
+        for path in map(PurePosixPath, self.experiment.find(folder)):
+            if path.stem.isdecimal() and str(path.parent) != folder:
+                series.setdefault(path.parent.name, {})[int(path.stem)] = str(path)
+            else:
+                sheets.append(Sheet(path.stem, str(path), None))
+        best = self.train_metrics.get("best.epoch")
+        for title, paths in series.items():
+            epoch = int(best) if best in paths else max(paths)
+            sheets.append(Sheet(title, paths[epoch], epoch))
+        return sheets
+
+
+def parse_params(content: bytes) -> dict[str, object]:
+    """Name, such as "train.learning_rate" -> value. Read as DVC does: `1e-3` is a number."""
+    return _flatten(YAML(typ="safe").load(content))
+
+
+def parse_metrics(content: bytes) -> dict[str, float]:
+    """Name, such as "best.epoch" -> number, perhaps NaN or infinite."""
+    return {
+        name: value
+        for name, value in _flatten(json.loads(content)).items()
+        if type(value) in (int, float)  # a bool is none of them
+    }
+
+
+def parse_table(content: bytes) -> Curve:
+    """The first two columns of a TSV of DVCLive: the step and the metric."""
+    rows = list(csv.reader(_lines(content), delimiter="\t"))[1:]
+    return Curve(*([_finite(float(row[column])) for row in rows] for column in (0, 1)))
+
+
+def parse_points(content: bytes, name: str, x: str, y: str) -> Curve:
+    """Two columns of a curve that DVCLive has logged with `log_sklearn_plot`."""
+    points = json.loads(content)[name]
+    return Curve(*([_finite(float(point[column])) for point in points] for column in (x, y)))
+
+
+def parse_confusion(content: bytes) -> Counter[tuple[str, str]]:
+    """True class, predicted class -> number of pictures."""
+    return Counter((str(row["actual"]), str(row["predicted"])) for row in json.loads(content))
+
+
+def parse_f1(content: bytes) -> dict[str, float]:
+    """Class -> F1."""
+    return {str(row["class"]): float(row["f1"]) for row in json.loads(content)}
+
+
+def parse_predictions(content: bytes) -> Predictions:
+    """The columns of predictions.csv; of the probabilities, that of the predicted class."""
+    (_, _, _, *class_names), *rows = csv.reader(_lines(content))
+    columns = {name: column for column, name in enumerate(class_names, start=3)}
+    return Predictions(
+        # The same text in every experiment: kept in memory once.
+        [intern(row[0]) for row in rows],
+        [intern(row[1]) for row in rows],
+        [intern(row[2]) for row in rows],
+        [float(row[columns[row[2]]]) for row in rows],
+    )
+
+
+def _lines(content: bytes) -> io.StringIO:
+    return io.StringIO(content.decode(), newline="")
+
+
+def _flatten(values: dict, prefix: str = "") -> dict[str, object]:
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
