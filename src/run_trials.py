@@ -5,12 +5,14 @@ copy of the repository, where params.yaml may be changed. Requests and answers a
 """
 
 import argparse
+import gc
 import json
 import os
 import signal
 import sys
 import threading
 import traceback
+from functools import cache
 from pathlib import Path
 from typing import TextIO
 
@@ -39,6 +41,7 @@ def main() -> None:
             metrics = run_trial(request["parameters"], answers)
             commit = commit_files(arguments.git_folder, arguments.parent, request["message"])
             answer(answers, commit=commit, metrics=metrics)
+            gc.freeze()  # the collector need not go through TensorFlow's modules again and again
         except Exception as error:
             traceback.print_exc()
             answer(answers, error=" ".join(str(error).split()) or type(error).__name__)
@@ -78,24 +81,31 @@ def run_trial(parameters: dict, answers: TextIO) -> dict:
         if thread.name.endswith("(_monitoring_loop)"):
             thread.join()  # it writes its last sample after the end
 
-    record_stages("train", "evaluate")
+    record_stages()
     return json.loads(Path("dvclive/train/metrics.json").read_text())["best"]["eval"]
 
 
-def record_stages(*names: str) -> None:
-    """Put the outputs of stages into DVC's cache and into dvc.lock.
+def record_stages() -> None:
+    """Put what the scripts have left into DVC's cache and into dvc.lock.
 
-    It is what `dvc commit --force` does, for several stages at once: parsing the lock file takes
-    longer than all the rest.
+    It is what `dvc commit --force train evaluate` does, without reading dvc.yaml and dvc.lock anew,
+    which takes longer than all the rest.
     """
-    from dvc.repo import Repo
-
-    with Repo() as repo, repo.lock:
-        stages = [stage for stage in repo.index.stages if stage.name in names]
+    repo, stages = load_stages()
+    with repo.lock:
         for stage in stages:
             stage.save()
             stage.commit(relink=False)
         stages[0].dvcfile.dump_stages(stages, update_pipeline=False)
+
+
+@cache
+def load_stages() -> tuple:
+    """DVC's view of this copy of the repository, and its stages train and evaluate."""
+    from dvc.repo import Repo
+
+    repo = Repo()
+    return repo, [stage for stage in repo.index.stages if stage.name in ("train", "evaluate")]
 
 
 def commit_files(git_folder: str, parent: str, message: str) -> str:

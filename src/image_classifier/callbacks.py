@@ -77,7 +77,7 @@ class LogPredictions(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if not self._pictures:
             return
-        logits = self.model.predict_on_batch(self._inputs)
+        logits = self.model(self._inputs, training=False)
         sheet = prediction_sheet(
             self._pictures,
             self._true_names,

@@ -13,6 +13,7 @@ from image_classifier.errors import InputError
 from image_classifier.tensorflow_setup import keras
 
 PREDICTION_BATCH_SIZE = 64
+FEATURES_AT_ONCE = 4096
 FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
@@ -45,7 +46,12 @@ def predict_probabilities(model: keras.Model, views: np.ndarray) -> np.ndarray:
         InputError: if the model does not take what is prepared.
     """
     if views.ndim == 3:
-        model = keras.Sequential([model.get_layer("classifier"), model.get_layer("probabilities")])
+        classifier = model.get_layer("classifier")
+        check_shape(views, classifier)
+        # Called as it is: to compile so few operations takes longer than to run them.
+        rows = range(0, views.shape[1], FEATURES_AT_ONCE)
+        logits = [classifier(views[0, row : row + FEATURES_AT_ONCE]) for row in rows]
+        return keras.ops.convert_to_numpy(keras.ops.softmax(keras.ops.concatenate(logits)))
     check_shape(views, model)
     unused_labels = np.zeros(views.shape[1], np.int64)
     return model.predict(ordered_batches(views, unused_labels, PREDICTION_BATCH_SIZE), verbose=0)
