@@ -31,11 +31,15 @@ def main(callbacks: Sequence = ()):
     make_deterministic(params.train.seed)
     from dvclive.keras import DVCLiveCallback
 
-    from image_classifier.batches import ordered_batches, training_batches
-    from image_classifier.batches import steps_per_execution as steps_at_once
+    from image_classifier.batches import ordered_batches, steps_per_execution, training_batches
     from image_classifier.callbacks import LogLearningRate, LogPredictions, LogSpeed
     from image_classifier.live import open_live, open_system_monitor
-    from image_classifier.model import check_shape, predict_probabilities, save_model
+    from image_classifier.model import (
+        FEATURES_AT_ONCE,
+        check_shape,
+        predict_probabilities,
+        save_model,
+    )
     from image_classifier.networks import build_networks
     from image_classifier.pictures import load_pictures, prediction_sheet, worst_first
 
@@ -43,12 +47,13 @@ def main(callbacks: Sequence = ()):
     check_shape(train.views, network)
     epochs, batch_size = params.train.epochs, params.train.batch_size
     steps_per_epoch = -(-len(train.labels) // batch_size)
+    frozen = params.model.frozen  # then a step takes so little time that Python would hold it up
     network.compile(
         optimizer=keras.optimizers.Adam(params.train.learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=False,  # on a CPU XLA costs more than it gains
-        steps_per_execution=steps_at_once(steps_per_epoch) if params.model.frozen else 1,
+        steps_per_execution=steps_per_execution(steps_per_epoch) if frozen else 1,
     )
 
     with (
@@ -64,7 +69,9 @@ def main(callbacks: Sequence = ()):
         )
         history = network.fit(
             training_batches(train.views, train.labels, batch_size, epochs, params.train.seed),
-            validation_data=ordered_batches(validation.views, validation.labels, batch_size),
+            validation_data=ordered_batches(
+                validation.views, validation.labels, FEATURES_AT_ONCE if frozen else batch_size
+            ),
             epochs=params.train.stop_after or epochs,
             steps_per_epoch=steps_per_epoch,
             shuffle=False,  # the batches are

@@ -81,7 +81,7 @@ class LogPredictions(keras.callbacks.Callback):
         sheet = prediction_sheet(
             self._pictures,
             self._true_names,
-            keras.ops.convert_to_numpy(keras.ops.softmax(logits)),
+            keras.ops.softmax(logits).numpy(),
             self._class_names,
             title=f"Validation pictures after epoch {epoch + 1}",
         )

@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 from dvc_render.image import ImageRenderer
@@ -100,14 +100,23 @@ def _begin_plots(live: Live) -> None:
     end of the first epoch.
     """
     live.make_summary()
-    for plot in YAML(typ="safe").load(Path("dvc.yaml"))["plots"]:
-        for definition in plot.values() if isinstance(plot, dict) else ():
-            for name, column in definition["y"].items():
-                path = Path(name)
-                if path.suffix == ".tsv" and path.is_relative_to(live.dir):
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    columns = dict.fromkeys((definition["x"], "step", column))
-                    path.write_text("\t".join(columns) + os.linesep, newline="")
+    for path, columns in _declared_tables().items():
+        if path.is_relative_to(live.dir):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\t".join(columns) + os.linesep, newline="")
+
+
+@cache
+def _declared_tables() -> dict[Path, list[str]]:
+    """The TSV files that dvc.yaml declares as plots, and the columns that DVCLive gives them."""
+    plots = YAML(typ="safe").load(Path("dvc.yaml"))["plots"]
+    definitions = [plot for entry in plots if isinstance(entry, dict) for plot in entry.values()]
+    return {
+        Path(name): list(dict.fromkeys((plot["x"], "step", column)))
+        for plot in definitions
+        for name, column in plot["y"].items()
+        if name.endswith(".tsv")
+    }
 
 
 def _newest_images(folder: Path) -> list[ImageRenderer]:

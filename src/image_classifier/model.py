@@ -51,7 +51,7 @@ def predict_probabilities(model: keras.Model, views: np.ndarray) -> np.ndarray:
         # Called as it is: to compile so few operations takes longer than to run them.
         rows = range(0, views.shape[1], FEATURES_AT_ONCE)
         logits = [classifier(views[0, row : row + FEATURES_AT_ONCE]) for row in rows]
-        return keras.ops.convert_to_numpy(keras.ops.softmax(keras.ops.concatenate(logits)))
+        return keras.ops.softmax(keras.ops.concatenate(logits)).numpy()
     check_shape(views, model)
     unused_labels = np.zeros(views.shape[1], np.int64)
     return model.predict(ordered_batches(views, unused_labels, PREDICTION_BATCH_SIZE), verbose=0)

@@ -88,7 +88,7 @@ class TrialProcess:
             self._send("go on" if go_on(answer["epoch"], answer["metrics"]) else "stop")
 
     def stop(self) -> None:
-        """End the process at once."""
+        """End the process at once, if there is one."""
         if self._process:
             self._process.kill()
             self._process.wait()
@@ -97,6 +97,7 @@ class TrialProcess:
         wanted = tuple(parameters.get(name) for name in PREPARE_PARAMETERS)
         if wanted == self._prepared:
             return
+        self.stop()  # the process has read the data that there were
         path = self.folder / "params.yaml"
         original = path.read_text(encoding="utf-8")
         values = YAML(typ="safe").load(original)

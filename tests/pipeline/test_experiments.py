@@ -27,7 +27,8 @@ def test_a_finished_run_is_up_to_date(project: Project):
 
 def test_what_a_run_leaves(project: Project):
     train = json.loads((project.root / "dvclive/train/metrics.json").read_text())
-    assert set(train) == {"train", "eval", "best", "step"} and train["step"] == 2
+    assert set(train) == {"train", "eval", "best", "learning_rate", "step"}
+    assert train["step"] == 2
     for part in (train["train"], train["eval"], train["best"]["eval"]):
         assert set(part) == {"loss", "accuracy"}
     assert train["best"]["eval"]["accuracy"] >= train["eval"]["accuracy"]
@@ -129,7 +130,7 @@ def test_the_report_shows_all_of_an_experiment(project: Project):
     assert all(data["test_curves"][name][0] for name in ("roc", "precision_recall", "calibration"))
     for split in ("test", "validation"):
         assert data["confusion"][split][0]["classes"] == ["blue", "green", "red"]
-    assert len(data["images"]) == len(data["sheets"]) == 2 and all(data["images"])
+    assert len(data["images"]) == len(data["sheets"]) == 3 and all(data["images"])
     assert data["changed"]["common"][0][0] > 0
 
 
