@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from image_classifier.errors import InputError, run
-from image_classifier.images import PILLOW_MODES, load_batches
+from image_classifier.images import load_batches
+from image_classifier.metadata import TrainedOn
 from image_classifier.params import read_params
 from image_classifier.prepared import PreparedSplit, open_splits
 
@@ -34,12 +35,12 @@ def main(model=None) -> None:
 
     from_file = model is None
     if from_file:
-        model, trained_names = load_model(MODEL)
+        model, trained_names, trained_on = load_model(MODEL)
         if trained_names != class_names:
             raise InputError(f"{MODEL}: trained on other classes than data/prepared; train it anew")
     probabilities = predict_probabilities(model, test.views)
     if from_file:
-        check_against_files(model, test, probabilities, params.check_images)
+        check_against_files(model, trained_on, test, probabilities, params.check_images)
 
     predictions = probabilities.argmax(axis=1)
     with replacing(FOLDER) as folder, open_live(folder) as live:
@@ -76,7 +77,9 @@ def main(model=None) -> None:
     print(f"{len(mistakes)} mistakes on {len(rows)} test pictures")
 
 
-def check_against_files(model, test: PreparedSplit, probabilities: np.ndarray, count: int) -> None:
+def check_against_files(
+    model, trained_on: TrainedOn, test: PreparedSplit, probabilities: np.ndarray, count: int
+) -> None:
     """Let the saved model classify `count` test pictures from their files.
 
     Raises:
@@ -84,9 +87,7 @@ def check_against_files(model, test: PreparedSplit, probabilities: np.ndarray, c
     """
     rows = np.linspace(0, len(test.records) - 1, min(count, len(test.records))).astype(int)
     paths = [RAW / test.records[row].path for row in rows]
-    _, image_size, _, channels = model.input_shape
-    color_mode = {len(mode): name for name, mode in PILLOW_MODES.items()}[channels]
-    batches = load_batches(paths, 32, image_size, color_mode)
+    batches = load_batches(paths, 32, trained_on.image_size, trained_on.color_mode)
     from_files = np.concatenate([model.predict_on_batch(batch) for batch in batches])
     differences = np.abs(from_files - probabilities[rows]).max(axis=1)
     if not differences.max() <= TOLERANCE:

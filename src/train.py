@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from image_classifier.errors import run
+from image_classifier.metadata import describe_training
 from image_classifier.params import read_params
-from image_classifier.prepared import open_splits
+from image_classifier.prepared import TABLE, open_splits
 
 RAW = Path("data/raw")
 MODEL = Path("models/model.keras")
@@ -94,7 +95,9 @@ def main(callbacks: Sequence = ()):
         for name, metric in (("loss", "val_loss"), ("accuracy", "val_accuracy")):
             live.log_metric(f"best/eval/{name}", history[metric][best], plot=False)
 
-        save_model(model, class_names, MODEL)
+        accuracy = history["val_accuracy"][best]
+        trained_on = describe_training(params, TABLE, len(train.labels), best + 1, accuracy)
+        save_model(model, class_names, trained_on, MODEL)
 
         probabilities = predict_probabilities(model, validation.views)
         live.log_sklearn_plot(

@@ -12,21 +12,37 @@ from conftest import REPOSITORY
 from image_classifier.augmentation import build_augmentation
 from image_classifier.backbones import build_feature_extractor
 from image_classifier.errors import InputError
+from image_classifier.metadata import TrainedOn, describe_training
 from image_classifier.model import load_model, predict_probabilities, save_model
 from image_classifier.networks import build_networks
 from image_classifier.params import Params, read_params
 from image_classifier.tensorflow_setup import keras
 
 CLASS_NAMES = ["cat", "dog", "a, strange/name ü"]
+TRAINED_ON = TrainedOn(
+    dataset="image_folder",
+    training_pictures=1234,
+    table_sha256="0" * 64,
+    image_size=32,
+    color_mode="rgb",
+    backbone="mobilenet_v2",
+    weights="random",
+    fine_tune_layers=2,
+    epochs=5,
+    best_epoch=4,
+    validation_accuracy=0.75,
+)
 SAVE = """
 from pathlib import Path
+from image_classifier.metadata import describe_training
 from image_classifier.tensorflow_setup import make_deterministic
 from image_classifier.model import save_model
 from image_classifier.networks import build_networks
 from image_classifier.params import read_params
 make_deterministic(0)
-model = build_networks(read_params(Path({params!r})), 3).model
-save_model(model, ["a", "b", "c"], Path({path!r}))
+params = read_params(Path({params!r}))
+trained_on = describe_training(params, Path({params!r}), 100, 3, 0.9)
+save_model(build_networks(params, 3).model, ["a", "b", "c"], trained_on, Path({path!r}))
 """
 
 
@@ -128,20 +144,20 @@ def test_arrays_that_do_not_fit_the_model_are_named(pixels: np.ndarray):
             predict_probabilities(model, views)
 
 
-def test_a_saved_model_gives_the_same_and_knows_its_classes(tmp_path: Path, pixels: np.ndarray):
+def test_a_saved_model_gives_the_same_and_says_what_it_is(tmp_path: Path, pixels: np.ndarray):
     model = build_networks(params_with(backbone="mobilenet_v2"), class_count=3).model
     path = tmp_path / "model.keras"
-    save_model(model, CLASS_NAMES, path)
-    loaded, class_names = load_model(path)
+    save_model(model, CLASS_NAMES, TRAINED_ON, path)
+    loaded, class_names, trained_on = load_model(path)
     assert class_names == CLASS_NAMES
+    assert trained_on == TRAINED_ON
     np.testing.assert_array_equal(loaded.predict(pixels), model.predict(pixels))
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_keras_alone_loads_the_model_file(tmp_path: Path):
-    save_model(
-        build_networks(params_with(backbone="cnn"), 3).model, CLASS_NAMES, tmp_path / "m.keras"
-    )
+    model = build_networks(params_with(backbone="cnn"), 3).model
+    save_model(model, CLASS_NAMES, TRAINED_ON, tmp_path / "m.keras")
     load = "import sys, keras; print(keras.models.load_model(sys.argv[1]).output_shape)"
     done = subprocess.run(
         [sys.executable, "-c", load, tmp_path / "m.keras"],
@@ -161,12 +177,41 @@ def test_identical_models_have_identical_files(tmp_path: Path):
     assert contents[0] == contents[1]
 
 
+def test_the_model_file_says_nothing_of_the_machine(tmp_path: Path):
+    table = tmp_path / "images.csv"
+    table.write_text("path,class,split,sha256\n")
+    params = params_with(backbone="mobilenet_v2", fine_tune_layers=3).model_dump()
+    params["download"].update(dataset="image_folder", source="/home/someone/pictures")
+    params["model"].update(weights="/home/someone/weights.h5")
+    trained_on = describe_training(Params.model_validate(params), table, 60, 2, 0.123456789)
+    assert "someone" not in str(trained_on)
+    assert trained_on.weights == "weights.h5" and trained_on.fine_tune_layers == 3
+    assert trained_on.validation_accuracy == 0.123457
+    params["model"].update(backbone="cnn")
+    trained_on = describe_training(Params.model_validate(params), table, 60, 2, 0.5)
+    assert (trained_on.weights, trained_on.fine_tune_layers) == ("random", 0)
+
+
 def test_files_that_are_no_model_are_refused(tmp_path: Path):
     with pytest.raises(InputError, match="not found; `dvc exp run` makes it"):
         load_model(tmp_path / "nowhere.keras")
+    with pytest.raises(InputError, match="is not a model of this repository"):
+        load_model(tmp_path)
     (tmp_path / "text.keras").write_text("no model")
-    with zipfile.ZipFile(tmp_path / "other.keras", "w") as archive:
-        archive.writestr("metadata.json", "{}")
-    for name in ("text.keras", "other.keras"):
+    for name, metadata in {"other.keras": "{}", "old.keras": '{"class_names": ["a"]}'}.items():
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("metadata.json", metadata)
+    for name in ("text.keras", "other.keras", "old.keras"):
         with pytest.raises(InputError, match="is not a model of this repository"):
             load_model(tmp_path / name)
+
+
+def test_a_damaged_model_is_named(tmp_path: Path):
+    path = tmp_path / "model.keras"
+    model = build_networks(params_with(backbone="cnn"), class_count=3).model
+    save_model(model, CLASS_NAMES, TRAINED_ON, path)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.keras is damaged: Bad CRC-32"):
+        load_model(path)

@@ -5,16 +5,26 @@ import re
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from image_classifier.batches import ordered_batches
 from image_classifier.errors import InputError
+from image_classifier.metadata import TrainedOn, read_metadata
 from image_classifier.tensorflow_setup import keras
 
 PREDICTION_BATCH_SIZE = 64
 FEATURES_AT_ONCE = 4096
 FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+class TrainedModel(NamedTuple):
+    """What a model file holds."""
+
+    network: keras.Model  # `networks.Networks.model`
+    class_names: list[str]  # in the order of its outputs
+    trained_on: TrainedOn
 
 
 def check_shape(views: np.ndarray, network: keras.Model) -> None:
@@ -57,8 +67,10 @@ def predict_probabilities(model: keras.Model, views: np.ndarray) -> np.ndarray:
     return model.predict(ordered_batches(views, unused_labels, PREDICTION_BATCH_SIZE), verbose=0)
 
 
-def save_model(model: keras.Model, class_names: list[str], path: Path) -> None:
-    """Write a `.keras` file with the class names in its metadata, replacing `path` at once.
+def save_model(
+    model: keras.Model, class_names: list[str], trained_on: TrainedOn, path: Path
+) -> None:
+    """Write a `.keras` file with `metadata.Metadata` inside, replacing `path` at once.
 
     Identical trainings give identical bytes: what Keras writes of the moment (dates, and addresses
     in memory that tell shared objects apart) is left out or numbered from 0.
@@ -72,29 +84,27 @@ def save_model(model: keras.Model, class_names: list[str], path: Path) -> None:
                 if name == "metadata.json":
                     metadata = json.loads(content)
                     del metadata["date_saved"]
-                    content = json.dumps({**metadata, "class_names": class_names})
+                    metadata |= {"class_names": class_names, "trained_on": trained_on._asdict()}
+                    content = json.dumps(metadata)
                 elif name == "config.json":
                     content = _number_shared_objects(content.decode())
                 target.writestr(zipfile.ZipInfo(name, FIRST_ZIP_DATE), content)
         rewritten.replace(path)
 
 
-def load_model(path: Path) -> tuple[keras.Model, list[str]]:
-    """Read the network and its class names.
+def load_model(path: Path) -> TrainedModel:
+    """Read the network, its class names, and what it was trained on.
 
     Keras' safe mode stays on: loading executes no code that comes with the file.
 
     Raises:
         InputError: if there is no such file, or it was not written by `save_model`.
     """
+    class_names, trained_on = read_metadata(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            class_names = json.loads(archive.read("metadata.json"))["class_names"]
-        return keras.models.load_model(path, compile=False), class_names
-    except FileNotFoundError:
-        raise InputError(f"{path} not found; `dvc exp run` makes it, or src/train.py") from None
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
-        raise InputError(f"{path} is not a model of this repository: {error}") from None
+        return TrainedModel(keras.models.load_model(path, compile=False), class_names, trained_on)
+    except Exception as error:  # Keras and HDF5 raise nearly anything on a damaged file
+        raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
 
 
 def _number_shared_objects(config: str) -> str:

@@ -17,6 +17,7 @@ from image_classifier.errors import InputError
 from image_classifier.splits import ImageRecord, class_names_of, read_table, records_of
 
 FOLDER = Path("data/prepared")
+TABLE = FOLDER / "images.csv"
 
 
 class PreparedSplit(NamedTuple):
@@ -36,7 +37,7 @@ def open_splits(*names: str) -> tuple[list[str], list[PreparedSplit]]:
     Raises:
         InputError: if one has not been prepared.
     """
-    table = read_table(FOLDER / "images.csv")
+    table = read_table(TABLE)
     class_names = class_names_of(table)
     positions = {name: position for position, name in enumerate(class_names)}
     splits = []

@@ -237,7 +237,8 @@ def test_a_frozen_backbone_runs_once_for_many_experiments(project: Project):
     assert features.dtype == np.float32
     assert features.shape[0] == 2 and features.shape[2] == 1280
     assert (features[0] != features[1]).any()
-    model, class_names = load_model(project.root / "models/model.keras")
+    model, class_names, trained_on = load_model(project.root / "models/model.keras")
+    assert trained_on.backbone == "efficientnet_lite0" and trained_on.image_size == 32
     assert model.input_shape == (None, 32, 32, 3) and class_names == ["blue", "green", "red"]
 
     done = project.run("dvc", "exp", "run", "-S", "train.learning_rate=0.01")
