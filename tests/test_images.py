@@ -8,7 +8,9 @@ from PIL import Image
 from image_classifier.errors import InputError
 from image_classifier.images import (
     load_batches,
+    load_for_display,
     load_image,
+    load_readable_batches,
     unreadable_reason,
 )
 
@@ -104,3 +106,33 @@ def test_batches_name_the_file_that_is_damaged(tmp_path: Path):
     (tmp_path / "bad.png").write_text("no picture")
     with pytest.raises(InputError, match=r"bad\.png: cannot identify"):
         list(load_batches([tmp_path / "bad.png"], 4, image_size=8, color_mode="rgb"))
+
+
+def test_batches_without_the_files_that_are_damaged(tmp_path: Path):
+    paths = [tmp_path / f"{level}.png" for level in range(0, 130, 10)]
+    for path in paths:
+        Image.new("L", (5, 5), int(path.stem)).save(path)
+    damaged = [paths[1], *paths[4:8], paths[12]]  # of batches of 4: one, all, the only one
+    for path in damaged:
+        path.write_text("no picture")
+    errors = []
+    batches = list(load_readable_batches(paths, 4, 8, "grayscale", errors.append))
+    assert [len(batch) for batch, _ in batches] == [3, 4]
+    for batch, pixels in batches:
+        assert pixels.shape == (len(batch), 8, 8, 1)
+        assert pixels[:, 0, 0, 0].tolist() == [int(path.stem) for path in batch]
+    assert [str(error).partition(":")[0] for error in errors] == [str(path) for path in damaged]
+
+
+def test_pictures_for_display_keep_their_shape(tmp_path: Path):
+    image = halves("RGB", (0, 0, 0), (255, 255, 255))
+    exif = image.getexif()
+    exif[ORIENTATION] = 6
+    image.save(tmp_path / "turned.png", exif=exif)
+    shown = load_for_display(tmp_path / "turned.png", 100)
+    assert shown.size == (50, 100) and shown.mode == "RGB"
+    assert shown.getpixel((25, 10)) == (0, 0, 0) and shown.getpixel((25, 90)) == (255, 255, 255)
+    Image.new("L", (900, 1)).save(tmp_path / "line.png")
+    assert load_for_display(tmp_path / "line.png", 100).size == (100, 1)
+    with pytest.raises(InputError, match=r"gone\.png: .*No such file"):
+        load_for_display(tmp_path / "gone.png", 100)

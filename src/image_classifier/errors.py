@@ -15,13 +15,13 @@ class InputError(Exception):
     """
 
 
-def run(main: Callable[[], None]) -> None:
-    """Call `main` at the root of the repository, so that every path means the same from anywhere.
+def run(main: Callable[[], None], folder: Path = REPOSITORY) -> None:
+    """Call `main` in `folder`: a stage's paths mean the same from wherever it is started.
 
-    Ends the process with exit code 1 and the message alone on an `InputError`, and with 130 (the
-    shell's code for an interrupted command) on Ctrl-C.
+    Ends the process with exit code 1 and the message alone on an `InputError`; with 130 on Ctrl-C
+    and with 141 when nobody reads the output any more, which are the shell's codes for both.
     """
-    os.chdir(REPOSITORY)
+    os.chdir(folder)
     try:
         main()
     except InputError as error:
@@ -29,3 +29,7 @@ def run(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        # Python would fail again when it writes out at its end what is still held back.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)

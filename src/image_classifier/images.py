@@ -2,8 +2,8 @@
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -37,6 +37,25 @@ def load_image(path: Path, image_size: int, color_mode: str) -> np.ndarray:
         raise InputError(f"{path}: {_reason(error, path)}") from None
 
 
+def load_for_display(path: Path, longer_side: int) -> Image.Image:
+    """Decode a picture for a person: in colour, upright, scaled without changing its aspect ratio.
+
+    Args:
+        path: as for `load_image`.
+        longer_side: of the result, in pixels.
+
+    Raises:
+        InputError: as `load_image` does.
+    """
+    try:
+        image = _open(path, longer_side, "RGB")
+    except Exception as error:
+        raise InputError(f"{path}: {_reason(error, path)}") from None
+    scale = longer_side / max(image.size)
+    size = [max(1, round(side * scale)) for side in image.size]
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
 def unreadable_reason(path: Path) -> str | None:
     """Why a picture cannot be decoded, or None if it can. All of the file is read."""
     try:
@@ -57,25 +76,68 @@ def load_batches(
     Raises:
         InputError: naming the file, if one cannot be decoded.
     """
+    for _, futures in _decode_ahead(paths, batch_size, image_size, color_mode):
+        yield np.stack([future.result() for future in futures])
+
+
+def load_readable_batches(
+    paths: Sequence[Path],
+    batch_size: int,
+    image_size: int,
+    color_mode: str,
+    report: Callable[[InputError], None],
+) -> Iterator[tuple[list[Path], np.ndarray]]:
+    """As `load_batches`, without the files that cannot be decoded: `report` is told of each.
+
+    Yields:
+        The paths of the others, one or more, and their pixels.
+    """
+    for batch, futures in _decode_ahead(paths, batch_size, image_size, color_mode):
+        readable, pictures = [], []
+        for path, future in zip(batch, futures, strict=True):
+            try:
+                pictures.append(future.result())
+                readable.append(path)
+            except InputError as error:
+                report(error)
+        if readable:
+            yield readable, np.stack(pictures)
+
+
+def _decode_ahead(
+    paths: Sequence[Path], batch_size: int, image_size: int, color_mode: str
+) -> Iterator[tuple[Sequence[Path], list[Future]]]:
+    """Start to decode batches, two more than have been asked for.
+
+    Yields:
+        Paths, and what `load_image` will return or raise for each.
+    """
     load = partial(load_image, image_size=image_size, color_mode=color_mode)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead: deque[list] = deque()
+    pool = ThreadPoolExecutor(os.cpu_count())
+    try:
+        ahead: deque[tuple[Sequence[Path], list[Future]]] = deque()
         for start in range(0, len(paths), batch_size):
-            ahead.append([pool.submit(load, path) for path in paths[start : start + batch_size]])
+            batch = paths[start : start + batch_size]
+            ahead.append((batch, [pool.submit(load, path) for path in batch]))
             if len(ahead) > 2:
-                yield np.stack([future.result() for future in ahead.popleft()])
-        while ahead:
-            yield np.stack([future.result() for future in ahead.popleft()])
+                yield ahead.popleft()
+        yield from ahead
+    finally:
+        pool.shutdown(cancel_futures=True)  # the consumer may have stopped early
 
 
 def _decode(path: Path, image_size: int, color_mode: str) -> np.ndarray:
-    mode = PILLOW_MODES[color_mode]
-    with Image.open(path) as image:
-        # JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size, for less than the full cost.
-        image.draft(mode, (image_size, image_size))
-        image = _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
+    image = _open(path, image_size, PILLOW_MODES[color_mode])
     image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(image_size, image_size, -1)
+
+
+def _open(path: Path, smallest_side: int, mode: str) -> Image.Image:
+    """Decode a picture, upright, at its own size or a smaller one down to `smallest_side`."""
+    with Image.open(path) as image:
+        # JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size, for less than the full cost.
+        image.draft(mode, (smallest_side, smallest_side))
+        return _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
 
 
 def _reason(error: Exception, path: Path) -> str:

@@ -172,6 +172,30 @@ def test_a_script_by_itself_leaves_later_stages_to_be_run(project: Project):
     assert stages_run(project.run("dvc", "repro").stdout) == ["evaluate"]
 
 
+def test_predictions_are_those_of_the_evaluation(project: Project):
+    evaluated = list(csv.DictReader((project.root / "dvclive/evaluate/predictions.csv").open()))
+    paths = [f"data/raw/{row['path']}" for row in evaluated]
+    done = project.run("python", "src/predict.py", "--csv", "--top", "3", *paths)
+    predicted = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert [row["path"] for row in predicted] == paths
+    for row, expected in zip(predicted, evaluated, strict=True):
+        assert row["class"] == expected["predicted"]
+        for place in ("", "_2", "_3"):
+            probability = float(expected[row[f"class{place}"]])
+            assert float(row[f"probability{place}"]) == pytest.approx(probability, abs=2e-6)
+
+    with (project.root / "data/prepared/images.csv").open() as file:
+        count = sum(row["split"] == "train" for row in csv.DictReader(file))
+    assert (
+        f"trained on {count} pictures of image_folder (3 classes: blue, green, red)" in done.stderr
+    )
+    best = json.loads((project.root / "dvclive/train/metrics.json").read_text())["best"]
+    assert (
+        f"cnn from random weights, epoch {best['epoch']} of 2, "
+        f"validation accuracy {best['eval']['accuracy']:.3f}" in done.stderr
+    )
+
+
 def test_added_pictures_move_no_other(project: Project, pictures: Path, tmp_path: Path):
     def table() -> dict[str, str]:
         with (project.root / "data/prepared/images.csv").open() as file:
