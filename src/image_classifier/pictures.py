@@ -87,7 +87,7 @@ def prediction_sheet(
         draw.rectangle((left, top, left + frame_size - 1, top + frame_size - 1), color)
         sheet.paste(picture, (left + FRAME, top + FRAME))
         first_line = top + frame_size + LINE_HEIGHT / 2 + 2
-        confidence = f" {outputs.max():.1%}"
+        confidence = f" ({outputs.max():.1%})"
         for offset, line in enumerate(
             (_fitting(predicted, confidence), _fitting(f"true: {true_name}", ""))
         ):
