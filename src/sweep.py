@@ -97,7 +97,7 @@ def main() -> None:
             )
 
     write_trials(study, results / "trials.csv")
-    pictures = draw_search(study, results)
+    pictures = draw_search(study, sweep.metric, results)
     complete = study.get_trials(states=[optuna.trial.TrialState.COMPLETE])
     if not complete:
         raise InputError(f"{arguments.file}: no trial was completed, see {results}/trials.csv")

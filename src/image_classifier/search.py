@@ -200,30 +200,33 @@ def write_trials(study: optuna.Study, path: Path) -> None:
             writer.writerow(row + [trial.params.get(name) for name in names])
 
 
-def draw_search(study: optuna.Study, folder: Path) -> list[Path]:
+def draw_search(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
     """Write pictures of a search: its history, what each parameter matters, and the combinations.
 
     What cannot be drawn yet, such as importances after a single trial, is left out.
     """
+    name = f"validation {metric}"
     matplotlib.use("Agg")
     # Optuna calls these functions experimental; nothing is to be done about that by who sees it.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
     drawings = {
-        "history": lambda: plots.plot_optimization_history(study),
+        "history": lambda: plots.plot_optimization_history(study, target_name=name),
         "importance": lambda: plots.plot_param_importances(
-            study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0)
+            study,
+            evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0),
+            target_name=name,
         ),
-        "parallel_coordinates": lambda: plots.plot_parallel_coordinate(study),
+        "parallel_coordinates": lambda: plots.plot_parallel_coordinate(study, target_name=name),
     }
     written = []
-    for name, draw in drawings.items():
+    for title, draw in drawings.items():
         try:
             figure = draw().figure
         except (RuntimeError, ValueError):
             continue
         figure.set_size_inches(10, 6)
-        path = folder / f"{name}.png"
+        path = folder / f"{title}.png"
         figure.savefig(path, dpi=100, bbox_inches="tight")
         written.append(path)
     return written
