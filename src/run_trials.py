@@ -71,7 +71,10 @@ def run_trial(parameters: dict, answers: TextIO) -> dict:
                 self.model.stop_training = True
                 self.stopped_after = epoch + 1
 
+    # One object as long as the process lives: model files record which layers share it.
+    dtype_policy = keras.config.dtype_policy()
     keras.utils.clear_session()
+    keras.config.set_dtype_policy(dtype_policy)
     # As `dvc exp run --set-param` does, to the byte.
     apply_overrides(PARAMS_FILE, [f"{name}={value}" for name, value in parameters.items()])
     ask = AskAfterEachEpoch()

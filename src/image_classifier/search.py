@@ -58,7 +58,8 @@ class SearchedParameter(Section):
             return trial.suggest_categorical(name, self.choices)
         if all(isinstance(number, int) for number in (self.low, self.high, self.step or 1)):
             return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
-        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+        value = trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+        return round(value, 12) if self.step else value  # 0.3 rather than 0.30000000000000004
 
     def grid(self) -> list[Value] | None:
         """All values, or None if there is no end to them."""
