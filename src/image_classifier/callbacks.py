@@ -19,7 +19,9 @@ class LogLearningRate(keras.callbacks.Callback):
         self._live = live
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        self._live.log_metric("learning_rate", float(self.model.optimizer.learning_rate))
+        learning_rate = float(self.model.optimizer.learning_rate)
+        # The digits that a float32 has: 0.005 rather than 0.004999999888241291.
+        self._live.log_metric("learning_rate", float(f"{learning_rate:.7g}"))
 
 
 class LogSpeed(keras.callbacks.Callback):

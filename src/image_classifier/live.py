@@ -11,6 +11,8 @@ from pathlib import Path
 from dvc_render.image import ImageRenderer
 from dvclive import Live, monitor_system, report
 from dvclive.env import DVC_ROOT
+from dvclive.plots import NumpyEncoder
+from dvclive.serialize import dump_json
 from ruamel.yaml import YAML
 
 from image_classifier.git import name_the_committer
@@ -22,9 +24,19 @@ REPORT_INTERVAL = 2  # seconds; an open report.html looks for a newer one every 
 
 
 class LiveWithReport(Live):
-    """DVCLive with a report.html that costs little when epochs are short or many."""
+    """DVCLive for those who look at its files while it writes them.
+
+    metrics.json is never seen half written, and report.html costs little when epochs are short.
+    """
 
     _next_report = 0.0
+
+    def make_summary(self) -> None:
+        if self._step is not None:
+            self.summary["step"] = self.step
+        unfinished = Path(f"{self.metrics_file}.unfinished")
+        dump_json(self.summary, unfinished, cls=NumpyEncoder)
+        unfinished.replace(self.metrics_file)
 
     def make_report(self) -> None:
         if self._inside_with and time.monotonic() < self._next_report:

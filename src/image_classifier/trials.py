@@ -14,6 +14,7 @@ from types import TracebackType
 
 from ruamel.yaml import YAML
 
+from image_classifier.errors import InputError
 from image_classifier.git import git
 
 # The parameters of a trial that stage prepare reads; see dvc.yaml.
@@ -21,7 +22,7 @@ PREPARE_PARAMETERS = ("model.backbone", "model.weights", "model.fine_tune_layers
 _preparing = threading.Lock()
 
 
-class TrialError(Exception):
+class TrialError(InputError):
     """A trial could not be finished; the message says why, in one line."""
 
 
@@ -112,7 +113,7 @@ class TrialProcess:
             done = subprocess.run(command, cwd=self.folder, stdin=subprocess.DEVNULL)
         path.write_text(original, encoding="utf-8")
         if done.returncode:
-            raise TrialError("`dvc repro prepare` failed, see above")
+            raise TrialError("`dvc repro prepare` failed, as said above")
         self._prepared = wanted
 
     def _start(self) -> None:

@@ -158,6 +158,14 @@ def test_a_wrong_search_is_refused_in_one_go(sweep: Project):
     assert done.returncode == 1 and names_of(sweep) == []
 
 
+def test_data_that_cannot_be_prepared_are_named_in_one_line(sweep: Project):
+    sweep.set_params({"download": {"source": "nowhere"}})
+    done = sweep.run("python", "src/sweep.py", "sweeps/quick.yaml", fails=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert "error: download.source: nowhere" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: `dvc repro prepare` failed")
+
+
 def test_the_queue_of_dvc_works_too(sweep: Project):
     sweep.run("dvc", "exp", "run", "--queue", "-S", "train.learning_rate=0.1,0.01")
     sweep.run("dvc", "queue", "start", "--jobs", "2")
