@@ -82,6 +82,7 @@ def names_in_the_table(page) -> list[str]:
 def lines_of(page, title: str) -> int:
     """How many lines a chart draws."""
     page.wait_for_timeout(100)
+    page.evaluate("Promise.all(charts.map((chart) => chart.view?.runAsync())).then(() => null)")
     figure = page.locator("figure", has_text=title)
     return figure.locator("svg.marks .mark-line path").count()
 
@@ -169,10 +170,12 @@ def test_changed_predictions_of_two_experiments_are_shown(page):
     assert sorted(paths) == [f"cat/{number}.png" for number in range(3, 8)]
     assert CAT in changed.locator(".picture").first.inner_text()
     loaded = (
-        "images => images.every((image) => image.decode().then(() => image.naturalWidth === 24))"
+        "images => Promise.all(images.map((image) => image.decode().then("
+        "() => image.naturalWidth === 24))).then((loaded) => loaded.every(Boolean))"
     )
     assert changed.locator(".picture img").evaluate_all(loaded)
-    changed.get_by_text("Swap").click()
+    # With the keyboard: charts that come into sight may move the button below a mouse.
+    changed.get_by_role("button", name="Swap").press("Enter")
     assert "0 fixed, 5 newly broken" in changed.inner_text()
     page.locator("#after").select_option(label="trial-07")
     assert "Choose two experiments." in changed.inner_text()
@@ -185,13 +188,13 @@ def test_matrices_sheets_and_searches_are_shown(page):
     page.locator("#confusion svg.marks").wait_for()
     assert page.locator("#confusion figure").count() == 1
     assert CAT[:3] in page.locator("#confusion svg.marks").inner_html()
-    page.get_by_role("button", name="Validation pictures").click()
+    page.get_by_role("button", name="Validation pictures").press("Enter")
     page.locator("#confusion svg.marks").wait_for()
     page.emulate_media(color_scheme="dark")  # all is drawn anew
     page.locator("#confusion svg.marks").wait_for()
     page.wait_for_function("charts.every((chart) => chart.view)")
     page.locator("#sheets").scroll_into_view_if_needed()
-    page.get_by_role("button", name="Validation predictions").click()
+    page.get_by_role("button", name="Validation predictions").press("Enter")
     assert "epoch 4" in page.locator("#sheets figcaption").inner_text()
     page.locator("#sheets img").click()
     assert page.locator("dialog img").is_visible()
