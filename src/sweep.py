@@ -23,6 +23,7 @@ def main() -> None:
     import optuna
     from dvc.lock import LockError, make_lock
     from dvc.repo import Repo
+    from dvc.repo.experiments.refs import ExpRefInfo
 
     from image_classifier.search import (
         draw_search,
@@ -75,7 +76,7 @@ def main() -> None:
                     trial.set_user_attr("error", str(error))
                 raise
             trial.set_user_attr("experiment", experiment)
-            git("update-ref", reference_of(parent, experiment), commit)
+            git("update-ref", str(ExpRefInfo(parent, experiment)), commit)
             if pruned:
                 raise optuna.TrialPruned
             return metrics[sweep.metric]
@@ -85,7 +86,7 @@ def main() -> None:
             print(f"{done:>4}/{trial_count}  {describe(trial, sweep.metric)}", flush=True)
 
         for trial in interrupted_trials(study):  # they may have been saved already
-            git("update-ref", "-d", reference_of(parent, f"{prefix}-{trial.number:03}"))
+            git("update-ref", "-d", str(ExpRefInfo(parent, f"{prefix}-{trial.number:03}")))
         if done < trial_count:
             study.optimize(
                 objective,
@@ -145,11 +146,6 @@ def identify(parent: str, source: str, lock_file: Path, search: dict) -> str:
     data = YAML(typ="safe").load(lock_file)["stages"]["prepare"]["outs"]
     content = json.dumps([parent, sources, data, search], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:12]
-
-
-def reference_of(parent: str, experiment: str) -> str:
-    """Where DVC keeps a hidden experiment in Git."""
-    return f"refs/exps/{parent[:2]}/{parent[2:]}/{experiment}"
 
 
 def describe(trial, metric: str) -> str:

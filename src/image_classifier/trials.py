@@ -12,8 +12,6 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from ruamel.yaml import YAML
-
 from image_classifier.errors import InputError
 from image_classifier.git import git
 
@@ -99,16 +97,15 @@ class TrialProcess:
         if wanted == self._prepared:
             return
         self.stop()  # the process has read the data that there were
+        from dvc.utils.hydra import apply_overrides
+
         path = self.folder / "params.yaml"
         original = path.read_text(encoding="utf-8")
-        values = YAML(typ="safe").load(original)
-        for name, value in zip(PREPARE_PARAMETERS, wanted, strict=True):
-            if value is not None:
-                section, key = name.split(".")
-                values[section][key] = value
-        with _preparing, path.open("w", encoding="utf-8") as file:
-            YAML().dump(values, file)
-            file.flush()
+        changes = [
+            f"{name}={parameters[name]}" for name in PREPARE_PARAMETERS if name in parameters
+        ]
+        with _preparing:
+            apply_overrides(path, changes)
             command = [sys.executable, "-m", "dvc", "repro", "--quiet", "prepare"]
             done = subprocess.run(command, cwd=self.folder, stdin=subprocess.DEVNULL)
         path.write_text(original, encoding="utf-8")
