@@ -21,7 +21,7 @@ from image_classifier.images import load_readable_batches
 from image_classifier.metadata import read_metadata
 
 MODEL = REPOSITORY / "models/model.keras"
-BATCH_SIZE = 32
+BATCH_SIZE = 64
 
 Candidates = list[tuple[str, float]]  # classes and their probabilities, the likeliest first
 
@@ -36,10 +36,11 @@ def main() -> None:
 
     # Not at the top: TensorFlow takes seconds to import, and errors in arguments come first.
     from image_classifier.explanation import build_explainer
-    from image_classifier.model import build_predictor, load_model
+    from image_classifier.inference import build_function
+    from image_classifier.model import load_model
 
     network, class_names, trained_on = load_model(arguments.model)
-    predict, explain = build_predictor(network), build_explainer(network)
+    classify = build_explainer(network) if arguments.explain else build_function(network)
 
     # Where results go to the terminal, they show the progress themselves.
     no_bar = sys.stdout.isatty() or not sys.stderr.isatty()
@@ -58,9 +59,9 @@ def main() -> None:
     with progress, closing(batches):
         for batch, pixels in batches:
             if arguments.explain:
-                probabilities, heat_maps = explain(pixels)
+                probabilities, heat_maps = classify(pixels)
             else:
-                probabilities = predict(pixels)
+                probabilities = classify(pixels)
             top = [likeliest(outputs, class_names, arguments.top) for outputs in probabilities]
             if arguments.explain:
                 write_explanations(arguments.explain, batch, heat_maps, top)

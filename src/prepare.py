@@ -43,9 +43,9 @@ def write_pixels(records: list[ImageRecord], folder: Path, params: PrepareParams
     shape = (params.image_size, params.image_size, len(PILLOW_MODES[params.color_mode]))
     for split in SPLITS:
         rows = records_of(records, split)
-        array = create_array(folder, split, (1, len(rows), *shape), np.uint8)
+        write = create_array(folder, split, (1, len(rows), *shape), np.uint8)
         for position, pixels in decoded(rows, split, params):
-            array[0, position] = pixels
+            write(0, position, pixels)
 
 
 def write_features(records: list[ImageRecord], folder: Path, params: Params) -> None:
@@ -56,27 +56,29 @@ def write_features(records: list[ImageRecord], folder: Path, params: Params) -> 
     # Not at the top: TensorFlow takes seconds to import, and errors in parameters come first.
     from image_classifier.augmentation import build_augmentation
     from image_classifier.backbones import build_feature_extractor
+    from image_classifier.inference import build_function
     from image_classifier.tensorflow_setup import make_deterministic, tf
 
     make_deterministic(params.prepare.seed)
     channels = len(PILLOW_MODES[params.prepare.color_mode])
     extractor = build_feature_extractor(params.model, params.prepare.image_size, channels)
+    extract = build_function(extractor)
     augmentation = build_augmentation(params.prepare, channels)
 
     @tf.function(reduce_retracing=True)
-    def extract(pixels: tf.Tensor, augment: bool) -> tf.Tensor:
-        pixels = augmentation(tf.cast(pixels, tf.float32), training=augment)
-        return extractor(pixels, training=False)
+    def augment(pixels: tf.Tensor) -> tf.Tensor:
+        return augmentation(tf.cast(pixels, tf.float32), training=True)
 
     for split in SPLITS:
         rows = records_of(records, split)
         views = params.prepare.views if split == "train" else 1
-        shape = (views, len(rows), extractor.output_shape[-1])
-        array = create_array(folder, split, shape, np.float32)
+        write = create_array(
+            folder, split, (views, len(rows), extractor.output_shape[-1]), np.float32
+        )
         for position, pixels in decoded(rows, split, params.prepare):
-            pixels = tf.constant(pixels)
             for view in range(views):
-                array[view, position] = extract(pixels, augment=split == "train")
+                changed = augment(pixels).numpy() if split == "train" else pixels
+                write(view, position, extract(changed))
 
 
 def decoded(

@@ -6,8 +6,8 @@ import numpy as np
 
 from image_classifier.tensorflow_setup import tf
 
-CHUNK_BYTES = 16 * 2**20  # read at once by Python; TensorFlow cuts it into batches
-CACHED_BYTES = 256 * 2**20  # of an array that is read again after each epoch
+CHUNK_BYTES = 4 * 2**20  # read at once by Python; TensorFlow cuts it into batches
+CACHED_BYTES = 64 * 2**20  # of an array that is read again after each epoch
 
 
 def training_batches(
@@ -29,12 +29,10 @@ def training_batches(
         Pairs of (batch_size, ...) and (batch_size,); an epoch has ceil(n / batch_size) of them.
     """
 
-    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for epoch in range(epochs):
-            view = views[epoch % len(views)]
-            order = np.random.default_rng((seed, epoch)).permutation(len(labels))
-            for rows in _chunks_of(order, batch_size, view[0].nbytes):
-                yield view[rows], labels[rows]
+    def chunks(epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        order = np.random.default_rng((seed, epoch)).permutation(len(labels))
+        for rows in _chunks_of(order, batch_size, views[0, 0].nbytes):
+            yield _released(views)[epoch % len(views), rows], labels[rows]
 
     return _batches(chunks, views, labels, batch_size, epochs)
 
@@ -45,9 +43,9 @@ def ordered_batches(views: np.ndarray, labels: np.ndarray, batch_size: int) -> t
     A small array stays in memory from the first time to the next.
     """
 
-    def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def chunks(epoch: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for rows in _chunks_of(np.arange(len(labels)), batch_size, views[0, 0].nbytes):
-            yield views[0, rows[0] : rows[-1] + 1], labels[rows]
+            yield _released(views)[0, rows[0] : rows[-1] + 1], labels[rows]
 
     dataset = _batches(chunks, views, labels, batch_size, epochs=1)
     return dataset.cache() if views.nbytes <= CACHED_BYTES else dataset
@@ -60,8 +58,16 @@ def _chunks_of(order: np.ndarray, batch_size: int, row_bytes: int) -> Iterator[n
         yield order[start : start + rows]
 
 
+def _released(array: np.ndarray) -> np.ndarray:
+    """The same array; of one in a file, a new map, for pages that were read count as this process's
+    memory for as long as the map that they were read through exists."""
+    if not isinstance(array, np.memmap):
+        return array
+    return np.memmap(array.filename, array.dtype, "r", array.offset, array.shape)
+
+
 def _batches(
-    chunks: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]],
+    chunks: Callable[[int], Iterator[tuple[np.ndarray, np.ndarray]]],
     views: np.ndarray,
     labels: np.ndarray,
     batch_size: int,
@@ -72,18 +78,13 @@ def _batches(
         tf.TensorSpec((None,), labels.dtype),
     )
 
-    def cut(rows: tf.Tensor, row_labels: tf.Tensor) -> tf.data.Dataset:
-        starts = tf.data.Dataset.range(0, tf.shape(row_labels, tf.int64)[0], batch_size)
-        return starts.map(
-            lambda start: (
-                rows[start : start + batch_size],
-                row_labels[start : start + batch_size],
-            )
-        )
+    def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
+        read = tf.data.Dataset.from_generator(chunks, args=[epoch], output_signature=signature)
+        return read.rebatch(batch_size)
 
-    dataset = tf.data.Dataset.from_generator(chunks, output_signature=signature)
+    dataset = tf.data.Dataset.range(epochs).flat_map(batches_of)
     count = epochs * -(-len(labels) // batch_size)
-    dataset = dataset.flat_map(cut).apply(tf.data.experimental.assert_cardinality(count))
+    dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
     return dataset.prefetch(tf.data.AUTOTUNE)
 
 

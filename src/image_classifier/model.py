@@ -4,7 +4,6 @@ import json
 import re
 import tempfile
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ import numpy as np
 from image_classifier.batches import ordered_batches
 from image_classifier.errors import InputError
 from image_classifier.metadata import TrainedOn, read_metadata
-from image_classifier.tensorflow_setup import keras, tf
+from image_classifier.tensorflow_setup import keras
 
 PREDICTION_BATCH_SIZE = 64
 FEATURES_AT_ONCE = 4096
@@ -66,27 +65,6 @@ def predict_probabilities(model: keras.Model, views: np.ndarray) -> np.ndarray:
     check_shape(views, model)
     unused_labels = np.zeros(views.shape[1], np.int64)
     return model.predict(ordered_batches(views, unused_labels, PREDICTION_BATCH_SIZE), verbose=0)
-
-
-def build_predictor(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
-    """Make a function from pixels to probabilities for many batches, whatever their sizes.
-
-    `network.predict_on_batch` gives the same, but has TensorFlow trace the network again at the
-    second size, which takes a second or, for large networks, several.
-
-    Args:
-        network: as `networks.build_networks` puts it together.
-
-    Returns:
-        A function from uint8 (n, image_size, image_size, channels) to float32 (n, class_count).
-    """
-    signature = [tf.TensorSpec(network.input_shape, tf.uint8)]
-
-    @tf.function(input_signature=signature)
-    def predict(pixels: tf.Tensor) -> tf.Tensor:
-        return network(tf.cast(pixels, tf.float32), training=False)
-
-    return lambda pixels: predict(pixels).numpy()
 
 
 def save_model(

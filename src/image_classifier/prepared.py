@@ -8,6 +8,7 @@ validation and test pictures as one. Features are float32 (views, n, d), pixels 
 (1, n, image_size, image_size, channels).
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -56,9 +57,20 @@ def open_splits(*names: str) -> tuple[list[str], list[PreparedSplit]]:
 
 def create_array(
     folder: Path, split: str, shape: tuple[int, ...], dtype: type[np.generic]
-) -> np.memmap:
-    """Create the array of a split as a file below `folder`, to be filled in batches."""
-    return np.lib.format.open_memmap(array_path(folder, split), "w+", dtype, shape)
+) -> Callable[[int, slice, np.ndarray], None]:
+    """Create the array of a split as a file below `folder`.
+
+    Returns:
+        A function that writes rows: the number of their view, their place, and what they hold.
+    """
+    path = array_path(folder, split)
+    np.lib.format.open_memmap(path, "w+", dtype, shape)
+
+    def write(view: int, rows: slice, values: np.ndarray) -> None:
+        # Mapped anew each time, or all that was written would count as this process's memory.
+        np.load(path, mmap_mode="r+")[view, rows] = values
+
+    return write
 
 
 def array_path(folder: Path, split: str) -> Path:

@@ -1,5 +1,6 @@
 """How TensorFlow starts: modules import `tf` and `keras` from here, after the settings."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -33,12 +34,17 @@ def _quiet_without_gpu() -> Iterator[None]:
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ["KERAS_BACKEND"] = "tensorflow"
+# To look for garbage among the million objects of these modules takes a second, now and at the end.
+gc.disable()
 with _quiet_without_gpu():
     import tensorflow as tf
 
     tf.config.list_physical_devices("GPU")  # makes it look for CUDA now
 
 import keras  # noqa: E402  (after the settings)
+
+gc.freeze()
+gc.enable()
 
 
 def make_deterministic(seed: int) -> None:
