@@ -32,7 +32,7 @@ def main(callbacks: Sequence = ()):
     make_deterministic(params.train.seed)
     from dvclive.keras import DVCLiveCallback
 
-    from image_classifier.batches import ordered_batches, steps_per_execution, training_batches
+    from image_classifier.batches import ordered_batches, training_batches
     from image_classifier.callbacks import LogLearningRate, LogPredictions, LogSpeed
     from image_classifier.live import open_live, open_system_monitor
     from image_classifier.model import (
@@ -47,14 +47,13 @@ def main(callbacks: Sequence = ()):
     network, model = build_networks(params, len(class_names))
     check_shape(train.views, network)
     epochs, batch_size = params.train.epochs, params.train.batch_size
-    steps_per_epoch = -(-len(train.labels) // batch_size)
     frozen = params.model.frozen  # then a step takes so little time that Python would hold it up
     network.compile(
         optimizer=keras.optimizers.Adam(params.train.learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
         jit_compile=False,  # on a CPU XLA costs more than it gains
-        steps_per_execution=steps_per_execution(steps_per_epoch) if frozen else 1,
+        steps_per_execution=200 if frozen else 1,
     )
 
     with (
@@ -69,12 +68,11 @@ def main(callbacks: Sequence = ()):
             "val_accuracy", mode="max", patience=epochs, restore_best_weights=True
         )
         history = network.fit(
-            training_batches(train.views, train.labels, batch_size, epochs, params.train.seed),
+            training_batches(train.views, train.labels, batch_size, params.train.seed),
             validation_data=ordered_batches(
                 validation.views, validation.labels, FEATURES_AT_ONCE if frozen else batch_size
             ),
             epochs=params.train.stop_after or epochs,
-            steps_per_epoch=steps_per_epoch,
             shuffle=False,  # the batches are
             callbacks=[
                 LogSpeed(system, len(train.labels)),
