@@ -1,5 +1,6 @@
 # make run    set up, run the pipeline as an experiment, and sum up
 # make test   set up, check the code, and run the tests
+# make bench  set up, and measure: PHOTOS=/path/to/an/archive/or/folder
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ export GIT_AUTHOR_EMAIL ?= $(USER_EMAIL)
 export GIT_COMMITTER_NAME ?= $(USER_NAME)
 export GIT_COMMITTER_EMAIL ?= $(USER_EMAIL)
 
-.PHONY: run test format constraints
+.PHONY: run test bench format constraints
 
 run: $(VENV)/installed
 	dvc exp run
@@ -32,6 +33,12 @@ test: $(VENV)/installed-dev
 	ruff check
 	ruff format --check
 	pytest
+
+BENCHMARKS := experiments feature_extraction training_on_features end_to_end growth nothing_to_do
+
+bench: $(VENV)/installed
+	@test -e "$(PHOTOS)" || { echo "usage: make bench PHOTOS=/path/to/photos"; exit 1; }
+	for name in $(BENCHMARKS); do python benchmarks/$$name.py "$(PHOTOS)" || exit 1; done
 
 format: $(VENV)/installed-dev
 	ruff check --fix

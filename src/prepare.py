@@ -89,7 +89,7 @@ def decoded(
     Yields:
         Their place among `records`, and uint8 (n, image_size, image_size, channels).
     """
-    paths = [RAW / record.path for record in records]
+    paths = [f"{RAW}/{record.path}" for record in records]  # a fifth of the memory of objects
     start = 0
     with tqdm(total=len(paths), desc=f"preparing {split}", unit="picture") as progress:
         for batch in load_batches(paths, BATCH_SIZE, params.image_size, params.color_mode):

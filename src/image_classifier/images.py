@@ -15,7 +15,7 @@ from image_classifier.errors import InputError
 PILLOW_MODES = {"rgb": "RGB", "grayscale": "L"}
 
 
-def load_image(path: Path, image_size: int, color_mode: str) -> np.ndarray:
+def load_image(path: Path | str, image_size: int, color_mode: str) -> np.ndarray:
     """Decode a picture, turn it upright as its EXIF data says, and scale it to a square.
 
     Args:
@@ -34,7 +34,7 @@ def load_image(path: Path, image_size: int, color_mode: str) -> np.ndarray:
     try:
         return _decode(path, image_size, color_mode)
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
-        raise InputError(f"{path}: {_reason(error, path)}") from None
+        raise InputError(f"{path}: {_reason(error, Path(path))}") from None
 
 
 def load_for_display(path: Path, longer_side: int) -> Image.Image:
@@ -66,7 +66,7 @@ def unreadable_reason(path: Path) -> str | None:
 
 
 def load_batches(
-    paths: Sequence[Path], batch_size: int, image_size: int, color_mode: str
+    paths: Sequence[Path | str], batch_size: int, image_size: int, color_mode: str
 ) -> Iterator[np.ndarray]:
     """Decode pictures on all cores, a little ahead of the consumer: memory stays bounded.
 
@@ -105,8 +105,8 @@ def load_readable_batches(
 
 
 def _decode_ahead(
-    paths: Sequence[Path], batch_size: int, image_size: int, color_mode: str
-) -> Iterator[tuple[Sequence[Path], list[Future]]]:
+    paths: Sequence[Path | str], batch_size: int, image_size: int, color_mode: str
+) -> Iterator[tuple[Sequence[Path | str], list[Future]]]:
     """Start to decode batches, two more than have been asked for.
 
     Yields:
@@ -115,7 +115,7 @@ def _decode_ahead(
     load = partial(load_image, image_size=image_size, color_mode=color_mode)
     pool = ThreadPoolExecutor(os.cpu_count())
     try:
-        ahead: deque[tuple[Sequence[Path], list[Future]]] = deque()
+        ahead: deque[tuple[Sequence[Path | str], list[Future]]] = deque()
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
             ahead.append((batch, [pool.submit(load, path) for path in batch]))
@@ -126,13 +126,13 @@ def _decode_ahead(
         pool.shutdown(cancel_futures=True)  # the consumer may have stopped early
 
 
-def _decode(path: Path, image_size: int, color_mode: str) -> np.ndarray:
+def _decode(path: Path | str, image_size: int, color_mode: str) -> np.ndarray:
     image = _open(path, image_size, PILLOW_MODES[color_mode])
     image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(image_size, image_size, -1)
 
 
-def _open(path: Path, smallest_side: int, mode: str) -> Image.Image:
+def _open(path: Path | str, smallest_side: int, mode: str) -> Image.Image:
     """Decode a picture, upright, at its own size or a smaller one down to `smallest_side`."""
     with Image.open(path) as image:
         # JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size, for less than the full cost.

@@ -1,10 +1,9 @@
 """Which picture is for training, for validation and for the test, and the table that records it."""
 
 import csv
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from os import cpu_count
+from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,32 +42,32 @@ def split_images(root: Path, validation_fraction: float, test_fraction: float) -
     Raises:
         InputError: if a class has no picture to train on, or a split has no picture at all.
     """
+    # Paths as text: as objects they would be most of this process's memory.
     files = [
-        (file, split, class_name)
+        (file.relative_to(root).as_posix(), split, class_name)
         for (split, class_name), folder in find_class_folders(root).items()
         for file in find_files(folder)
     ]
-    with ThreadPoolExecutor(cpu_count()) as pool:
-        hashing = pool.map(sha256_of, [file for file, _, _ in files])
+    with ThreadPool() as pool:
+        hashing = pool.imap(lambda file: sha256_of(root / file[0]), files, chunksize=64)
         hashes = list(tqdm(hashing, "hashing pictures", len(files), unit="file"))
 
     own_splits = {split for _, split, _ in files}
-    fractions = validation_fraction, test_fraction
-    rows = [
-        (file, class_name, sha256, _assign(split, own_splits, sha256, *fractions))
-        for (file, split, class_name), sha256 in zip(files, hashes, strict=True)
+    splits = [
+        _assign(split, own_splits, sha256, validation_fraction, test_fraction)
+        for (_, split, _), sha256 in zip(files, hashes, strict=True)
     ]
-    splits_of_content = defaultdict(set)
-    for _, _, sha256, split in rows:
-        splits_of_content[sha256].add(split)
+    most_held_out: dict[str, int] = {}
+    for split, sha256 in zip(splits, hashes, strict=True):
+        most_held_out[sha256] = max(most_held_out.get(sha256, 0), SPLITS.index(split))
     records = sorted(
         ImageRecord(
-            path=file.relative_to(root).as_posix(),
-            class_name=class_name,
-            split=split if split == max(splits_of_content[sha256], key=SPLITS.index) else DUPLICATE,
-            sha256=sha256,
+            path,
+            class_name,
+            split if SPLITS.index(split) == most_held_out[sha256] else DUPLICATE,
+            sha256,
         )
-        for file, class_name, sha256, split in rows
+        for (path, _, class_name), split, sha256 in zip(files, splits, hashes, strict=True)
     )
     _check(records)
     return records
