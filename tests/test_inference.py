@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from conftest import REPOSITORY
+from image_classifier import inference
 from image_classifier.inference import BATCH_SIZE, build_function
-from image_classifier.tensorflow_setup import keras
+from image_classifier.tensorflow_setup import keras, tf
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +38,16 @@ def test_a_picture_gives_the_same_in_any_company(network: keras.Model):
     pixels = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3)).astype(np.uint8)
     function = build_function(network)
     assert (function(pixels)[7:9] == function(pixels[7:9])).all()
+
+
+def test_tensorflow_runs_it_where_there_is_a_gpu(
+    network: keras.Model, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"a {kind}"])
+    monkeypatch.setattr(inference, "_translate", None)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
+    expected = network(pixels, training=False).numpy()
+    np.testing.assert_allclose(build_function(network)(pixels), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_later_training_changes_the_network_only(network: keras.Model):

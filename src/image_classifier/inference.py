@@ -1,9 +1,9 @@
 """Run a network that is not trained, as fast as this machine can."""
 
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from queue import SimpleQueue
 
 import numpy as np
 
@@ -15,8 +15,8 @@ BATCH_SIZE = 4  # of one core; larger ones are no faster, and leave some of many
 def build_function(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     """Make a function of a network as it is now, for many batches, whatever their sizes.
 
-    Without a GPU it is OpenVINO's translation, 1.3 to 3 times as fast as `network.predict`
-    (benchmarks/README.md); its results differ from TensorFlow's in the last digits of float32.
+    Without a GPU it is OpenVINO's translation, 2 to 6 times as fast as `network.predict`
+    (benchmarks/README.md); results differ from TensorFlow's in the last digits of float32.
 
     Args:
         network: with one input of fixed size and one output.
@@ -31,7 +31,9 @@ def build_function(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     return _translate(function)
 
 
-def _translate(function) -> Callable[[np.ndarray], np.ndarray]:
+def _translate(
+    function: tf.types.experimental.PolymorphicFunction,
+) -> Callable[[np.ndarray], np.ndarray]:
     # OpenVINO would tell its maker of every import; without this module it does not.
     sys.modules.setdefault("openvino_telemetry", None)
     import openvino
@@ -48,21 +50,18 @@ def _translate(function) -> Callable[[np.ndarray], np.ndarray]:
             "INFERENCE_PRECISION_HINT": "f32",  # some processors would take bfloat16
         },
     )
-    count = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
     # Threads rather than OpenVINO's own queue, which at times never ends when it is deleted.
-    pool = ThreadPoolExecutor(count)
-    idle = SimpleQueue()
-    for _ in range(count):
-        idle.put(compiled.create_infer_request())
+    own = threading.local()
+    pool = ThreadPoolExecutor(
+        compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"),
+        initializer=lambda: setattr(own, "request", compiled.create_infer_request()),
+    )
 
     def infer(rows: np.ndarray) -> np.ndarray:
         inputs = rows.astype(np.float32, copy=False)
         if len(rows) < BATCH_SIZE:
             inputs = np.resize(inputs, (BATCH_SIZE, *rows.shape[1:]))
-        request = idle.get()
-        outputs = request.infer([inputs], share_inputs=True)[0]
-        idle.put(request)
-        return outputs[: len(rows)]
+        return own.request.infer([inputs], share_inputs=True)[0][: len(rows)]
 
     def run(batch: np.ndarray) -> np.ndarray:
         starts = range(0, len(batch), BATCH_SIZE)
