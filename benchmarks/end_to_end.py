@@ -1,0 +1,121 @@
+"""5. Training from pixels, against the same network fed by Keras' own cached and prefetched files.
+
+python benchmarks/end_to_end.py /path/to/cats_and_dogs_filtered.zip
+"""
+
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+from measure import make_project, median, read_arguments, run, table, temporary_folder
+from measure import write_section as write
+
+EPOCHS = 3  # the first one, which traces and fills caches, is left out
+NETWORKS = {
+    "cnn, 64x64": {
+        "model__backbone": "cnn",
+        "prepare__image_size": 64,
+    },
+    "efficientnet_lite0 with 3 layers trained, 96x96": {
+        "model__backbone": "efficientnet_lite0",
+        "model__fine_tune_layers": 3,
+        "prepare__image_size": 96,
+    },
+}
+WAYS = ("cached", "here")
+
+
+def main() -> None:
+    if len(sys.argv) == 2 and sys.argv[1] in WAYS:
+        train(sys.argv[1])
+        return
+    arguments = read_arguments(__doc__.splitlines()[0], rounds=3)
+    rows = []
+    with temporary_folder() as folder:
+        for number, (name, changes) in enumerate(NETWORKS.items()):
+            project = make_project(
+                folder / str(number), "cats_and_dogs", arguments.photos, **changes
+            )
+            run(["dvc", "repro", "prepare"], project)
+            seconds, peaks = defaultdict(list), defaultdict(list)
+            for _ in range(arguments.rounds):
+                for way in WAYS:
+                    done = run([sys.executable, str(Path(__file__).resolve()), way], project)
+                    seconds[way].append(json.loads(done.output.splitlines()[-1]))
+                    peaks[way].append(done.peak_bytes / 2**20)
+            for way, text in zip(WAYS, (".cache().prefetch(AUTOTUNE)", "here"), strict=True):
+                pairs = zip(seconds[way], seconds["cached"], strict=True)
+                ratio = median([mine / cached for mine, cached in pairs])
+                figures = (
+                    f"{median(seconds[way]):.1f}",
+                    f"{ratio:.2f}",
+                    f"{median(peaks[way]):,.0f}",
+                )
+                rows.append([f"{name}, {text}", *figures])
+                print(rows[-1], flush=True)
+    write(
+        "5. Training from pixels",
+        [
+            *table(["", "seconds per epoch", "ratio", "peak memory, MiB"], rows),
+            "",
+            "The training photos of the folder, batches of 32, flips and rotations inside the "
+            "network; each way in a process of its own with oneDNN, alternating; the epochs after "
+            f"the first; medians of {arguments.rounds} rounds, ratios within a round. Here results "
+            "also repeat to the bit.",
+        ],
+    )
+
+
+def train(way: str) -> None:
+    """Fit in the current project one way, and print the median seconds of an epoch."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    sys.path.insert(0, "src")
+    from image_classifier.batches import training_batches
+    from image_classifier.networks import build_networks
+    from image_classifier.params import read_params
+    from image_classifier.prepared import open_splits
+    from image_classifier.tensorflow_setup import keras, make_deterministic, tf
+
+    params = read_params()
+    size, batch_size = params.prepare.image_size, params.train.batch_size
+    class_names, (split,) = open_splits("train")
+    if way == "here":
+        make_deterministic(0)
+        data = training_batches(split.views, split.labels, batch_size, seed=0)
+    else:
+        data = keras.utils.image_dataset_from_directory(
+            "data/raw/train", image_size=(size, size), batch_size=batch_size, verbose=False
+        )
+        data = data.cache().prefetch(tf.data.AUTOTUNE)
+    network = build_networks(params, len(class_names)).fitted
+    network.compile(
+        optimizer=keras.optimizers.Adam(params.train.learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+    )
+
+    class Stopwatch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+            self.start = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            if epoch:
+                seconds.append(time.perf_counter() - self.start)
+
+    seconds: list[float] = []
+    network.fit(
+        data,
+        epochs=EPOCHS,
+        shuffle=False,
+        callbacks=[Stopwatch()],
+        verbose=0,
+    )
+    print(json.dumps(median(seconds)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""3. Feature extraction here against `keras.Model.predict`, over the same decoded batches.
+
+python benchmarks/feature_extraction.py /path/to/cats_and_dogs_filtered.zip
+"""
+
+import json
+import os
+import sys
+import time
+from collections import defaultdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from measure import make_project, median, read_arguments, run, table, temporary_folder
+from measure import write_section as write
+
+IMAGE_SIZE = 180
+BATCH_SIZE = 32  # what predict takes by itself
+COUNTS = {"resnet50": 128, "efficientnet_lite0": 512}  # photos: half a minute or less for each way
+WAYS = {
+    "predict": {},
+    "predict with oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "1"},  # off by default on AMD processors
+    "prepare": {},
+}
+
+
+def main() -> None:
+    if len(sys.argv) == 5 and sys.argv[1] in WAYS:
+        extract(*sys.argv[1:])
+        return
+    arguments = read_arguments(__doc__.splitlines()[0], rounds=3)
+    with temporary_folder() as folder:
+        project = make_project(folder / "project", "cats_and_dogs", arguments.photos)
+        run(["dvc", "repro", "download"], project)
+        rows = [row for backbone in COUNTS for row in measure(backbone, arguments.rounds, project)]
+    write(
+        "3. Feature extraction",
+        [
+            *table(
+                ["", "photos per second", "times as fast as predict", "largest difference"], rows
+            ),
+            "",
+            f"Decoded photos of {IMAGE_SIZE}x{IMAGE_SIZE} in batches of {BATCH_SIZE}; each way in "
+            "a process of its own, the second pass over the photos counts, alternating; medians of "
+            f"{arguments.rounds} rounds, ratios within a round. `predict` is `keras.Model.predict` "
+            "in TensorFlow's default settings. Differences are relative to the largest feature. "
+            "Weights of resnet50 are random.",
+        ],
+    )
+
+
+def measure(backbone: str, rounds: int, project: Path) -> list[list[str]]:
+    """Compare the ways; gives rows of the table."""
+    rates = defaultdict(list)
+    for _ in range(rounds):
+        for way, environment in WAYS.items():
+            target = project.parent / f"{backbone} {way}.npy"
+            command = [sys.executable, str(Path(__file__).resolve()), way, backbone, str(target)]
+            output = run([*command, str(project)], project, **environment).output
+            rates[way].append(json.loads(output.splitlines()[-1]))
+            print(f"{backbone}, {way}: {rates[way][-1]:.1f} photos per second", flush=True)
+    expected = np.load(project.parent / f"{backbone} predict.npy")
+    rows = []
+    for way in WAYS:
+        features = np.load(project.parent / f"{backbone} {way}.npy")
+        difference = np.abs(features - expected).max() / np.abs(expected).max()
+        ratio = median([r / p for r, p in zip(rates[way], rates["predict"], strict=True)])
+        rows.append(
+            [f"{backbone}, {way}", f"{median(rates[way]):.1f}", f"{ratio:.2f}", f"{difference:.1g}"]
+        )
+    return rows
+
+
+def extract(way: str, backbone: str, target: str, project: str) -> None:
+    """Compute features one way and print the photos per second."""
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+    if way.startswith("predict"):
+        import tensorflow  # noqa: F401  (before the settings of this repository)
+    sys.path.insert(0, str(Path(project, "src")))
+    from image_classifier.backbones import build_feature_extractor
+    from image_classifier.images import load_batches
+    from image_classifier.inference import build_function
+    from image_classifier.params import read_params
+    from image_classifier.tensorflow_setup import keras
+
+    weights = "random" if backbone == "resnet50" else "imagenet"
+    changes = {"backbone": backbone, "weights": weights}
+    params = read_params(Path(project, "params.yaml")).model.model_copy(update=changes)
+    keras.utils.set_random_seed(0)
+    network = build_feature_extractor(params, IMAGE_SIZE, 3)
+    paths = sorted(Path(project, "data/raw").rglob("*.jpg"))[::3][: COUNTS[backbone]]
+    pixels = np.concatenate(list(load_batches(paths, BATCH_SIZE, IMAGE_SIZE, "rgb")))
+    if way == "prepare":
+        extract_all = build_function(network)
+    else:
+        pixels = pixels.astype(np.float32)
+        extract_all = partial(network.predict, batch_size=BATCH_SIZE, verbose=0)
+    extract_all(pixels)
+    start = time.perf_counter()
+    features = extract_all(pixels)
+    seconds = time.perf_counter() - start
+    np.save(target, features)
+    print(json.dumps(len(features) / seconds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""What the benchmarks share: projects, commands with their time and memory, and tables."""
+
+import argparse
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+RESULTS = REPOSITORY / "benchmarks/README.md"
+sys.path.insert(0, str(REPOSITORY / "src"))
+
+
+class Finished(NamedTuple):
+    """A command that has ended well."""
+
+    seconds: float
+    peak_bytes: int  # the largest resident memory of its processes
+    output: str
+
+
+def read_arguments(description: str, rounds: int) -> argparse.Namespace:
+    """Read the command line: where photos are, and how many rounds to measure."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "photos", type=Path, help="a folder or an archive with a folder of pictures for each class"
+    )
+    parser.add_argument("--rounds", type=int, default=rounds)
+    arguments = parser.parse_args()
+    if not arguments.photos.exists():
+        parser.error(f"{arguments.photos}: not found; name a folder or an archive of pictures")
+    arguments.photos = arguments.photos.resolve()
+    return arguments
+
+
+def run(command: Sequence[str], folder: Path, **environment: str) -> Finished:
+    """Run a command; what it prints is part of the error if it fails.
+
+    Raises:
+        SystemExit: if it fails.
+    """
+    with tempfile.TemporaryFile("w+") as log:
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=folder, env=make_environment() | environment, stdout=log, stderr=log
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - start
+        process.returncode = os.waitstatus_to_exitcode(status)
+        log.seek(0)
+        output = log.read()
+    if process.returncode:
+        sys.exit(f"{' '.join(map(str, command))} failed:\n{output}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return Finished(seconds, usage.ru_maxrss * unit, output)
+
+
+def make_environment() -> dict[str, str]:
+    """This interpreter's programs first, and an identity for the commits that DVC makes."""
+    programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    identity = {
+        f"GIT_{role}_{key}": value
+        for role in ("AUTHOR", "COMMITTER")
+        for key, value in (("NAME", "benchmark"), ("EMAIL", "benchmark@localhost"))
+    }
+    return os.environ | {"PATH": programs} | identity
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder that is gone at the end."""
+    with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
+        yield Path(folder)
+
+
+def make_project(folder: Path, preset: str, photos: Path, **changes: object) -> Path:
+    """Clone this repository into a new folder, as a user would, and choose parameters.
+
+    Args:
+        folder: that does not exist yet.
+        preset: name of a file in presets/.
+        photos: where the pictures are.
+        changes: of single parameters, as `model__weights="random"`.
+    """
+    run(["git", "clone", "--quiet", str(REPOSITORY), str(folder)], Path.cwd())
+    shutil.copy(folder / "presets" / f"{preset}.yaml", folder / "params.yaml")
+    values = {"download.dataset": "image_folder", "download.source": photos}
+    values |= {name.replace("__", "."): value for name, value in changes.items()}
+    from dvc.utils.hydra import apply_overrides
+
+    apply_overrides(folder / "params.yaml", [f"{name}={value}" for name, value in values.items()])
+    run(["git", "commit", "--all", "--quiet", "--message", "Parameters"], folder)
+    return folder
+
+
+def median(values: Sequence[float]) -> float:
+    """The median, of one value or more."""
+    return statistics.median(values)
+
+
+def write_section(title: str, lines: Sequence[str]) -> None:
+    """Print a section of benchmarks/README.md, and put it there in place of the one before."""
+    section = "\n".join([f"## {title}", "", *lines, "", f"*{describe_machine()}*", ""])
+    print(section, flush=True)
+    head, *sections = RESULTS.read_text(encoding="utf-8").split("\n## ")
+    by_title = {text.partition("\n")[0]: text for text in sections}
+    by_title[title] = section.removeprefix("## ")
+    ordered = sorted(by_title.items(), key=lambda item: item[0])
+    text = "\n## ".join([head, *(text.rstrip("\n") + "\n" for _, text in ordered)])
+    RESULTS.write_text(text, encoding="utf-8")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """The lines of a Markdown table; numbers are aligned to the right."""
+    aligned = ["---"] + ["---:"] * (len(header) - 1)
+    return [f"| {' | '.join(map(str, row))} |" for row in (header, aligned, *rows)]
+
+
+def describe_machine() -> str:
+    """Date, processor, memory and versions."""
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        models = [line for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        name = models[0].partition(": ")[2] if models else name
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    packages = ", ".join(f"{name} {version(name)}" for name in ("tensorflow", "openvino", "dvc"))
+    return (
+        f"{time.strftime('%Y-%m-%d')}, {os.cpu_count()} cores of {name}, {memory:.0f} GiB, "
+        f"Python {platform.python_version()}, {packages}"
+    )

@@ -1,0 +1,68 @@
+"""7. `dvc exp run` with nothing changed against the same in an empty repository of three stages.
+
+python benchmarks/nothing_to_do.py /path/to/cats_and_dogs_filtered.zip
+"""
+
+from collections import defaultdict
+from pathlib import Path
+
+from measure import make_project, median, read_arguments, run, table, temporary_folder
+from measure import write_section as write
+
+EMPTY = """stages:
+  first: {cmd: echo 1 > 1.txt, outs: [1.txt]}
+  second: {cmd: cp 1.txt 2.txt, deps: [1.txt], outs: [2.txt]}
+  third: {cmd: cp 2.txt 3.txt, deps: [2.txt], outs: [3.txt]}
+"""
+
+
+def main() -> None:
+    arguments = read_arguments(__doc__.splitlines()[0], rounds=7)
+    with temporary_folder() as folder:
+        quick = {"prepare__image_size": 16, "train__epochs": 1}
+        project = make_project(folder / "project", "fashion_mnist", arguments.photos, **quick)
+        projects = {"an empty repository": make_empty(folder / "empty"), "here": project}
+        for path in projects.values():
+            run(["dvc", "exp", "run"], path)
+            run(["git", "add", "--all"], path)
+            run(["git", "commit", "--quiet", "--message", "Run"], path)
+        seconds = defaultdict(list)
+        for _ in range(arguments.rounds):
+            for name, path in projects.items():
+                seconds[name].append(run(["dvc", "exp", "run"], path).seconds)
+        pictures = sum(1 for path in (project / "data/raw").rglob("*") if path.is_file())
+    empty = seconds["an empty repository"]
+    rows = [
+        [
+            name,
+            f"{median(times):.2f}",
+            f"{median([t / e for t, e in zip(times, empty, strict=True)]):.2f}",
+        ]
+        for name, times in seconds.items()
+    ]
+    write(
+        "7. Nothing to do",
+        [
+            *table(["`dvc exp run` with nothing changed", "seconds", "ratio"], rows),
+            "",
+            f"With {pictures:,} pictures in data/raw; medians of {arguments.rounds} rounds, ratios "
+            "within a round. What is above the empty repository is DVC reading dvc.yaml and "
+            "dvc.lock, which list each module that a stage imports, six times over, and looking at "
+            "each picture's time of change four times.",
+        ],
+    )
+
+
+def make_empty(folder: Path) -> Path:
+    """A DVC repository of three stages that do nothing."""
+    folder.mkdir()
+    run(["git", "init", "--quiet"], folder)
+    run(["dvc", "init", "--quiet"], folder)
+    (folder / "dvc.yaml").write_text(EMPTY)
+    run(["git", "add", "--all"], folder)
+    run(["git", "commit", "--quiet", "--message", "Empty"], folder)
+    return folder
+
+
+if __name__ == "__main__":
+    main()

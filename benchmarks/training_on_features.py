@@ -1,0 +1,135 @@
+"""4. An epoch of training on features against scikit-learn's `SGDClassifier.partial_fit`.
+
+python benchmarks/training_on_features.py
+"""
+
+import argparse
+import time
+from collections import defaultdict
+
+import numpy as np
+from measure import REPOSITORY, median, table, temporary_folder, write_section
+from sklearn.linear_model import SGDClassifier
+
+ROWS, FEATURES, BATCH_SIZE = 20_000, 1280, 32
+EPOCHS = 4  # of a round; the first one is left out: it may wait for what a fit sets up
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("photos", nargs="?", help="not needed: the features are random numbers")
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+
+    generator = np.random.default_rng(0)
+    with temporary_folder() as folder:
+        np.save(folder / "views.npy", generator.standard_normal((1, ROWS, FEATURES), np.float32))
+        views = np.load(folder / "views.npy", mmap_mode="r")
+        labels = (views[0, :, 0] > 0).astype(np.int64)
+        ways = {
+            "here": build_training(views, labels, dropout=0.2),
+            "here, without dropout": build_training(views, labels, dropout=0.0),
+            "partial_fit, 32 rows at a time": partial_fit_batches(views[0], labels),
+            "partial_fit, all rows at once": partial_fit_whole(views[0], labels),
+        }
+        seconds = defaultdict(list)
+        for way in ways.values():
+            way()  # traces, and reads the file
+        for _ in range(rounds):
+            for name, way in ways.items():
+                seconds[name].append(way())
+    rows = [
+        [name, f"{1000 * median(seconds[name]):.0f}"]
+        + [
+            f"{median([a / b for a, b in zip(seconds[name], seconds[reference], strict=True)]):.2f}"
+            for reference in list(ways)[2:]
+        ]
+        for name in ways
+    ]
+    write_section(
+        "4. Training on features",
+        [
+            *table(["an epoch", "ms", "to 32 rows at a time", "to all at once"], rows),
+            "",
+            f"{ROWS:,} x {FEATURES:,} features, two classes, batches of {BATCH_SIZE}; medians of "
+            f"{rounds} rounds, ratios within a round. `partial_fit` is logistic regression. Here "
+            "it is Adam with dropout 0.2, loss and accuracy, from a memory-mapped file; dropout "
+            "costs as much as the rest of a step, for it draws 41,000 random numbers. All rows at "
+            "once is one call of compiled code, with an update after each row.",
+        ],
+    )
+
+
+def build_training(views: np.ndarray, labels: np.ndarray, dropout: float):
+    """A function that trains as src/train.py does and gives the median time of an epoch."""
+    from image_classifier.batches import training_batches
+    from image_classifier.networks import build_networks
+    from image_classifier.params import read_params
+    from image_classifier.tensorflow_setup import keras, make_deterministic
+
+    make_deterministic(0)
+    params = read_params(REPOSITORY / "presets/cats_and_dogs.yaml")
+    train = params.train.model_copy(update={"dropout": dropout})
+    network = build_networks(params.model_copy(update={"train": train}), 2).fitted
+    network.compile(
+        optimizer=keras.optimizers.Adam(train.learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,
+        steps_per_execution=200,
+    )
+
+    class Stopwatch(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+            self.start = time.perf_counter()
+
+        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+            if epoch:
+                seconds.append(time.perf_counter() - self.start)
+
+    seconds: list[float] = []
+
+    def epoch() -> float:
+        seconds.clear()
+        network.fit(
+            training_batches(views, labels, BATCH_SIZE, seed=0),
+            epochs=EPOCHS,
+            shuffle=False,
+            callbacks=[Stopwatch()],
+            verbose=0,
+        )
+        return median(seconds)
+
+    return epoch
+
+
+def partial_fit_batches(rows: np.ndarray, labels: np.ndarray):
+    """A function that fits batch by batch, in a new order, and gives its time."""
+    classifier = SGDClassifier(loss="log_loss", random_state=0)
+
+    def epoch() -> float:
+        start = time.perf_counter()
+        order = np.random.default_rng(0).permutation(len(labels))
+        for first in range(0, len(order), BATCH_SIZE):
+            chosen = order[first : first + BATCH_SIZE]
+            classifier.partial_fit(rows[chosen], labels[chosen], classes=[0, 1])
+        return time.perf_counter() - start
+
+    return epoch
+
+
+def partial_fit_whole(rows: np.ndarray, labels: np.ndarray):
+    """A function that fits all rows in one call and gives its time."""
+    classifier = SGDClassifier(loss="log_loss", random_state=0)
+    rows = np.array(rows)
+
+    def epoch() -> float:
+        start = time.perf_counter()
+        classifier.partial_fit(rows, labels, classes=[0, 1])
+        return time.perf_counter() - start
+
+    return epoch
+
+
+if __name__ == "__main__":
+    main()
