@@ -169,7 +169,7 @@ def test_results_come_before_the_end_and_can_be_interrupted(here: Path, model_fi
         json.loads(process.stdout.readline())
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 130, errors
     assert errors.endswith("interrupted\n") and "Traceback" not in errors
 
 
