@@ -165,7 +165,15 @@ def test_results_come_before_the_end_and_can_be_interrupted(here: Path, model_fi
         (here / f"photos/{number:04}.png").hardlink_to(here / "photos/red/00.png")
     command = [sys.executable, SCRIPT, "photos", "--model", model_file, "--json"]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=here, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        command,
+        cwd=here,
+        stdout=pipe,
+        stderr=pipe,
+        text=True,
+        # Ctrl-C is ignored in what a shell starts in the background, perhaps these tests.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
         json.loads(process.stdout.readline())
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
