@@ -41,20 +41,14 @@ def main(callbacks: Sequence = ()):
         predict_probabilities,
         save_model,
     )
-    from image_classifier.networks import build_networks
+    from image_classifier.networks import build_networks, compile_network
     from image_classifier.pictures import load_pictures, prediction_sheet, worst_first
 
     network, model = build_networks(params, len(class_names))
     check_shape(train.views, network)
+    compile_network(network, params)
     epochs, batch_size = params.train.epochs, params.train.batch_size
-    frozen = params.model.frozen  # then a step takes so little time that Python would hold it up
-    network.compile(
-        optimizer=keras.optimizers.Adam(params.train.learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=False,  # on a CPU XLA costs more than it gains
-        steps_per_execution=200 if frozen else 1,
-    )
+    validation_batch_size = FEATURES_AT_ONCE if params.model.frozen else batch_size
 
     with (
         open_live("dvclive/train", save_stage="train") as live,
@@ -70,7 +64,7 @@ def main(callbacks: Sequence = ()):
         history = network.fit(
             training_batches(train.views, train.labels, batch_size, params.train.seed),
             validation_data=ordered_batches(
-                validation.views, validation.labels, FEATURES_AT_ONCE if frozen else batch_size
+                validation.views, validation.labels, validation_batch_size
             ),
             epochs=params.train.stop_after or epochs,
             shuffle=False,  # the batches are

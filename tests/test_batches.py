@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -93,3 +95,9 @@ def test_a_small_array_is_read_once(
     for _ in range(2):
         assert np.concatenate([rows for rows, _ in dataset])[:, 1].tolist() == list(range(10))
     assert len(reads) == expected
+
+
+@pytest.mark.parametrize("feed", [partial(training_batches, seed=0), ordered_batches])
+def test_no_tuning_thread_holds_up_the_end_of_an_epoch(feed):
+    data, labels = numbered(view_count=1, row_count=10)
+    assert feed(data, labels, batch_size=4).options().autotune.enabled is False

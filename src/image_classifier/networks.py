@@ -52,6 +52,18 @@ def build_networks(params: Params, class_count: int) -> Networks:
     return Networks(keras.Model(pixels, classifier(extractor(augmentation(pixels)))), model)
 
 
+def compile_network(network: keras.Model, params: Params) -> None:
+    """Make a network that gives logits ready for `fit`: Adam, cross-entropy and top-1 accuracy."""
+    network.compile(
+        optimizer=keras.optimizers.Adam(params.train.learning_rate),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=False,  # on a CPU XLA costs more than it gains
+        # On features a step takes so little time that Python between the steps would hold it up.
+        steps_per_execution=200 if params.model.frozen else 1,
+    )
+
+
 @lru_cache(maxsize=1)  # many trainings in one process, as in src/sweep.py, share it
 def _frozen_extractor(
     params: ModelParams, image_size: int, channels: int, seed: int
