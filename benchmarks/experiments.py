@@ -7,11 +7,11 @@ import json
 import sys
 from collections import Counter, defaultdict
 from pathlib import Path
+from statistics import median
 
 from measure import (
     REPOSITORY,
     make_project,
-    median,
     read_arguments,
     run,
     table,

@@ -10,17 +10,18 @@ import time
 from collections import defaultdict
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import numpy as np
-from measure import make_project, median, read_arguments, run, table, temporary_folder
-from measure import write_section as write
+from measure import make_project, read_arguments, run, table, temporary_folder, write_section
 
 IMAGE_SIZE = 180
 BATCH_SIZE = 32  # what predict takes by itself
 COUNTS = {"resnet50": 128, "efficientnet_lite0": 512}  # photos: half a minute or less for each way
 WAYS = {
     "predict": {},
-    "predict with oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "1"},  # off by default on AMD processors
+    "predict without tuning": {},
+    "predict without tuning, with oneDNN": {"TF_ENABLE_ONEDNN_OPTS": "1"},  # off on AMD by default
     "prepare": {},
 }
 
@@ -34,7 +35,7 @@ def main() -> None:
         project = make_project(folder / "project", "cats_and_dogs", arguments.photos)
         run(["dvc", "repro", "download"], project)
         rows = [row for backbone in COUNTS for row in measure(backbone, arguments.rounds, project)]
-    write(
+    write_section(
         "3. Feature extraction",
         [
             *table(
@@ -44,7 +45,9 @@ def main() -> None:
             f"Decoded photos of {IMAGE_SIZE}x{IMAGE_SIZE} in batches of {BATCH_SIZE}; each way in "
             "a process of its own, the second pass over the photos counts, alternating; medians of "
             f"{arguments.rounds} rounds, ratios within a round. `predict` is `keras.Model.predict` "
-            "in TensorFlow's default settings. Differences are relative to the largest feature. "
+            "in TensorFlow's default settings: it often waits at its end for the thread that tunes "
+            "tf.data, which by then sleeps for seconds. Without tuning is without that thread. "
+            "Differences are relative to the largest feature. "
             "Weights of resnet50 are random.",
         ],
     )
@@ -82,7 +85,7 @@ def extract(way: str, backbone: str, target: str, project: str) -> None:
     from image_classifier.images import load_batches
     from image_classifier.inference import build_function
     from image_classifier.params import read_params
-    from image_classifier.tensorflow_setup import keras
+    from image_classifier.tensorflow_setup import keras, tf
 
     weights = "random" if backbone == "resnet50" else "imagenet"
     changes = {"backbone": backbone, "weights": weights}
@@ -96,6 +99,10 @@ def extract(way: str, backbone: str, target: str, project: str) -> None:
     else:
         pixels = pixels.astype(np.float32)
         extract_all = partial(network.predict, batch_size=BATCH_SIZE, verbose=0)
+    if "without tuning" in way:
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        pixels = tf.data.Dataset.from_tensor_slices(pixels).batch(BATCH_SIZE).with_options(options)
     extract_all(pixels)
     start = time.perf_counter()
     features = extract_all(pixels)

@@ -10,10 +10,10 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
 from dvc.utils.hydra import apply_overrides
-from measure import make_project, median, read_arguments, run, table, temporary_folder
-from measure import write_section as write
+from measure import make_project, read_arguments, run, table, temporary_folder, write_section
 from PIL import Image, ImageEnhance
 
 COUNTS = (1_000, 10_000, 100_000)
@@ -27,7 +27,7 @@ NETWORKS = {
 
 
 def main() -> None:
-    arguments = read_arguments(__doc__.splitlines()[0], rounds=1)
+    arguments = read_arguments(__doc__.splitlines()[0], rounds=None)
     with temporary_folder() as folder:
         sources = unpack(arguments.photos, folder / "photos")
         measured = {}
@@ -44,7 +44,7 @@ def main() -> None:
                     seconds = done.seconds if stage == "prepare" else epoch_seconds(project)
                     measured[network, stage, count] = seconds, done.peak_bytes / 2**20
                     print(network, stage, count, measured[network, stage, count], flush=True)
-    write("6. Growth", [*table(HEADER, list(rows_of(measured))), "", NOTE])
+    write_section("6. Growth", [*table(HEADER, list(rows_of(measured))), "", NOTE])
 
 
 HEADER = ["", *(f"{count:,}" for count in COUNTS), "more memory", "ms per further picture", "ratio"]

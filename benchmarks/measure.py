@@ -4,7 +4,6 @@ import argparse
 import os
 import platform
 import shutil
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,13 +27,14 @@ class Finished(NamedTuple):
     output: str
 
 
-def read_arguments(description: str, rounds: int) -> argparse.Namespace:
-    """Read the command line: where photos are, and how many rounds to measure."""
+def read_arguments(description: str, rounds: int | None) -> argparse.Namespace:
+    """Read the command line: where photos are, and how many rounds to measure (None: no choice)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "photos", type=Path, help="a folder or an archive with a folder of pictures for each class"
     )
-    parser.add_argument("--rounds", type=int, default=rounds)
+    if rounds:
+        parser.add_argument("--rounds", type=int, default=rounds)
     arguments = parser.parse_args()
     if not arguments.photos.exists():
         parser.error(f"{arguments.photos}: not found; name a folder or an archive of pictures")
@@ -100,11 +100,6 @@ def make_project(folder: Path, preset: str, photos: Path, **changes: object) -> 
     apply_overrides(folder / "params.yaml", [f"{name}={value}" for name, value in values.items()])
     run(["git", "commit", "--all", "--quiet", "--message", "Parameters"], folder)
     return folder
-
-
-def median(values: Sequence[float]) -> float:
-    """The median, of one value or more."""
-    return statistics.median(values)
 
 
 def write_section(title: str, lines: Sequence[str]) -> None:

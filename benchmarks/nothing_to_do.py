@@ -5,9 +5,9 @@ python benchmarks/nothing_to_do.py /path/to/cats_and_dogs_filtered.zip
 
 from collections import defaultdict
 from pathlib import Path
+from statistics import median
 
-from measure import make_project, median, read_arguments, run, table, temporary_folder
-from measure import write_section as write
+from measure import make_project, read_arguments, run, table, temporary_folder, write_section
 
 EMPTY = """stages:
   first: {cmd: echo 1 > 1.txt, outs: [1.txt]}
@@ -40,7 +40,7 @@ def main() -> None:
         ]
         for name, times in seconds.items()
     ]
-    write(
+    write_section(
         "7. Nothing to do",
         [
             *table(["`dvc exp run` with nothing changed", "seconds", "ratio"], rows),

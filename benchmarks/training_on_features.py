@@ -6,9 +6,10 @@ python benchmarks/training_on_features.py
 import argparse
 import time
 from collections import defaultdict
+from statistics import median
 
 import numpy as np
-from measure import REPOSITORY, median, table, temporary_folder, write_section
+from measure import REPOSITORY, table, temporary_folder, write_section
 from sklearn.linear_model import SGDClassifier
 
 ROWS, FEATURES, BATCH_SIZE = 20_000, 1280, 32
@@ -62,43 +63,22 @@ def main() -> None:
 
 def build_training(views: np.ndarray, labels: np.ndarray, dropout: float):
     """A function that trains as src/train.py does and gives the median time of an epoch."""
+    from training import epoch_seconds
+
     from image_classifier.batches import training_batches
-    from image_classifier.networks import build_networks
+    from image_classifier.networks import build_networks, compile_network
     from image_classifier.params import read_params
-    from image_classifier.tensorflow_setup import keras, make_deterministic
+    from image_classifier.tensorflow_setup import make_deterministic
 
     make_deterministic(0)
     params = read_params(REPOSITORY / "presets/cats_and_dogs.yaml")
     train = params.train.model_copy(update={"dropout": dropout})
-    network = build_networks(params.model_copy(update={"train": train}), 2).fitted
-    network.compile(
-        optimizer=keras.optimizers.Adam(train.learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=False,
-        steps_per_execution=200,
-    )
-
-    class Stopwatch(keras.callbacks.Callback):
-        def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
-            self.start = time.perf_counter()
-
-        def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-            if epoch:
-                seconds.append(time.perf_counter() - self.start)
-
-    seconds: list[float] = []
+    params = params.model_copy(update={"train": train})
+    network = build_networks(params, 2).fitted
+    compile_network(network, params)
 
     def epoch() -> float:
-        seconds.clear()
-        network.fit(
-            training_batches(views, labels, BATCH_SIZE, seed=0),
-            epochs=EPOCHS,
-            shuffle=False,
-            callbacks=[Stopwatch()],
-            verbose=0,
-        )
-        return median(seconds)
+        return epoch_seconds(network, training_batches(views, labels, BATCH_SIZE, seed=0), EPOCHS)
 
     return epoch
 
