@@ -25,6 +25,7 @@ NETWORKS = {
     },
 }
 WAYS = ("cached", "here")
+TRAINING_PHOTOS = Path("training_photos")
 
 
 def main() -> None:
@@ -39,6 +40,7 @@ def main() -> None:
                 folder / str(number), "cats_and_dogs", arguments.photos, **changes
             )
             run(["dvc", "repro", "prepare"], project)
+            link_training_photos(project)
             seconds, peaks = defaultdict(list), defaultdict(list)
             for _ in range(arguments.rounds):
                 for way in WAYS:
@@ -69,6 +71,17 @@ def main() -> None:
     )
 
 
+def link_training_photos(project: Path) -> None:
+    """Show Keras, which takes folders, exactly the pictures that are trained on here."""
+    from image_classifier.prepared import TABLE
+    from image_classifier.splits import read_table, records_of
+
+    for record in records_of(read_table(project / TABLE), "train"):
+        link = project / TRAINING_PHOTOS / record.class_name / record.path.replace("/", " ")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(project / "data/raw" / record.path)
+
+
 def train(way: str) -> None:
     """Fit in the current project one way, and print the median seconds of an epoch."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -89,7 +102,7 @@ def train(way: str) -> None:
         data = training_batches(split.views, split.labels, batch_size, seed=0)
     else:
         data = keras.utils.image_dataset_from_directory(
-            "data/raw/train", image_size=(size, size), batch_size=batch_size, verbose=False
+            TRAINING_PHOTOS, image_size=(size, size), batch_size=batch_size, verbose=False
         )
         data = data.cache().prefetch(tf.data.AUTOTUNE)
     network = build_networks(params, len(class_names)).fitted

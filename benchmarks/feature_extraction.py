@@ -82,6 +82,7 @@ def extract(way: str, backbone: str, target: str, project: str) -> None:
         import tensorflow  # noqa: F401  (before the settings of this repository)
     sys.path.insert(0, str(Path(project, "src")))
     from image_classifier.backbones import build_feature_extractor
+    from image_classifier.class_folders import find_class_folders, find_files
     from image_classifier.images import load_batches
     from image_classifier.inference import build_function
     from image_classifier.params import read_params
@@ -92,7 +93,10 @@ def extract(way: str, backbone: str, target: str, project: str) -> None:
     params = read_params(Path(project, "params.yaml")).model.model_copy(update=changes)
     keras.utils.set_random_seed(0)
     network = build_feature_extractor(params, IMAGE_SIZE, 3)
-    paths = sorted(Path(project, "data/raw").rglob("*.jpg"))[::3][: COUNTS[backbone]]
+    folders = find_class_folders(Path(project, "data/raw")).values()
+    paths = [path for folder in folders for path in find_files(folder)]
+    count = COUNTS[backbone]
+    paths = paths[:: max(1, len(paths) // count)][:count]
     pixels = np.concatenate(list(load_batches(paths, BATCH_SIZE, IMAGE_SIZE, "rgb")))
     if way == "prepare":
         extract_all = build_function(network)
