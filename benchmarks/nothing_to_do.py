@@ -46,9 +46,10 @@ def main() -> None:
             *table(["`dvc exp run` with nothing changed", "seconds", "ratio"], rows),
             "",
             f"With {pictures:,} pictures in data/raw; medians of {arguments.rounds} rounds, ratios "
-            "within a round. What is above the empty repository is DVC reading dvc.yaml and "
-            "dvc.lock, which list each module that a stage imports, six times over, and looking at "
-            "each picture's time of change four times.",
+            "within a round. A profile of what is above the empty repository: DVC looks at each "
+            "picture's time of change five times (0.36 s), reads dvc.yaml and dvc.lock, which list "
+            "each module that a stage imports, six times (0.32 s), and compares all files once "
+            "more to check them out (0.32 s).",
         ],
     )
 
