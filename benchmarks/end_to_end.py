@@ -10,7 +10,15 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-from measure import make_project, read_arguments, run, table, temporary_folder, write_section
+from measure import (
+    make_project,
+    median_ratio,
+    read_arguments,
+    run,
+    table,
+    temporary_folder,
+    write_section,
+)
 
 EPOCHS = 3  # the first one, which traces and fills caches, is left out
 NETWORKS = {
@@ -48,11 +56,9 @@ def main() -> None:
                     seconds[way].append(json.loads(done.output.splitlines()[-1]))
                     peaks[way].append(done.peak_bytes / 2**20)
             for way, text in zip(WAYS, (".cache().prefetch(AUTOTUNE)", "here"), strict=True):
-                pairs = zip(seconds[way], seconds["cached"], strict=True)
-                ratio = median([mine / cached for mine, cached in pairs])
                 figures = (
                     f"{median(seconds[way]):.1f}",
-                    f"{ratio:.2f}",
+                    f"{median_ratio(seconds[way], seconds['cached']):.2f}",
                     f"{median(peaks[way]):,.0f}",
                 )
                 rows.append([f"{name}, {text}", *figures])

@@ -12,12 +12,16 @@ from statistics import median
 from measure import (
     REPOSITORY,
     make_project,
+    median_ratio,
     read_arguments,
     run,
     table,
     temporary_folder,
     write_section,
 )
+
+from image_classifier.prepared import TABLE
+from image_classifier.splits import read_table
 
 EPOCHS = 15
 RANDOM = {"model__weights": "random"}
@@ -74,8 +78,8 @@ def measure(photos: Path, rounds: int, folder: Path) -> None:
     for name in VARIANTS:
         figures = []
         for seconds in (first[name], following[name]):
-            ratios = [slow / fast for slow, fast in zip(tutorial, seconds, strict=False)]
-            figures += [f"{median(seconds):,.1f}", f"{median(ratios):,.1f}"]
+            ratio = median_ratio(tutorial[: len(seconds)], seconds)
+            figures += [f"{median(seconds):,.1f}", f"{ratio:,.1f}"]
         rows.append([name, *figures])
     header = ["", "first, seconds", "times as fast", "next, seconds", "times as fast"]
     spread = ", ".join(f"{seconds:,.0f}" for seconds in tutorial)
@@ -115,8 +119,7 @@ def accuracy(project: Path) -> float:
     """The accuracy on validation and test pictures together."""
     train = json.loads((project / "dvclive/train/metrics.json").read_text())["best"]["eval"]
     test = json.loads((project / "dvclive/evaluate/metrics.json").read_text())
-    table = (project / "data/prepared/images.csv").read_text().splitlines()
-    counts = Counter(line.split(",")[-2] for line in table)
+    counts = Counter(record.split for record in read_table(project / TABLE))
     correct = train["accuracy"] * counts["validation"] + test["accuracy"] * counts["test"]
     return correct / (counts["validation"] + counts["test"])
 

@@ -13,7 +13,15 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
-from measure import make_project, read_arguments, run, table, temporary_folder, write_section
+from measure import (
+    make_project,
+    median_ratio,
+    read_arguments,
+    run,
+    table,
+    temporary_folder,
+    write_section,
+)
 
 IMAGE_SIZE = 180
 BATCH_SIZE = 32  # what predict takes by itself
@@ -68,7 +76,7 @@ def measure(backbone: str, rounds: int, project: Path) -> list[list[str]]:
     for way in WAYS:
         features = np.load(project.parent / f"{backbone} {way}.npy")
         difference = np.abs(features - expected).max() / np.abs(expected).max()
-        ratio = median([r / p for r, p in zip(rates[way], rates["predict"], strict=True)])
+        ratio = median_ratio(rates[way], rates["predict"])
         rows.append(
             [f"{backbone}, {way}", f"{median(rates[way]):.1f}", f"{ratio:.2f}", f"{difference:.1g}"]
         )

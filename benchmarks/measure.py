@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -100,6 +101,11 @@ def make_project(folder: Path, preset: str, photos: Path, **changes: object) -> 
     apply_overrides(folder / "params.yaml", [f"{name}={value}" for name, value in values.items()])
     run(["git", "commit", "--all", "--quiet", "--message", "Parameters"], folder)
     return folder
+
+
+def median_ratio(values: Sequence[float], references: Sequence[float]) -> float:
+    """The median of the ratios within each round; both have a value for every round."""
+    return median([value / other for value, other in zip(values, references, strict=True)])
 
 
 def write_section(title: str, lines: Sequence[str]) -> None:

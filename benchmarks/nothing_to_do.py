@@ -7,7 +7,15 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-from measure import make_project, read_arguments, run, table, temporary_folder, write_section
+from measure import (
+    make_project,
+    median_ratio,
+    read_arguments,
+    run,
+    table,
+    temporary_folder,
+    write_section,
+)
 
 EMPTY = """stages:
   first: {cmd: echo 1 > 1.txt, outs: [1.txt]}
@@ -36,7 +44,7 @@ def main() -> None:
         [
             name,
             f"{median(times):.2f}",
-            f"{median([t / e for t, e in zip(times, empty, strict=True)]):.2f}",
+            f"{median_ratio(times, empty):.2f}",
         ]
         for name, times in seconds.items()
     ]

@@ -9,7 +9,7 @@ from collections import defaultdict
 from statistics import median
 
 import numpy as np
-from measure import REPOSITORY, table, temporary_folder, write_section
+from measure import REPOSITORY, median_ratio, table, temporary_folder, write_section
 from sklearn.linear_model import SGDClassifier
 
 ROWS, FEATURES, BATCH_SIZE = 20_000, 1280, 32
@@ -41,10 +41,7 @@ def main() -> None:
                 seconds[name].append(way())
     rows = [
         [name, f"{1000 * median(seconds[name]):.0f}"]
-        + [
-            f"{median([a / b for a, b in zip(seconds[name], seconds[reference], strict=True)]):.2f}"
-            for reference in list(ways)[2:]
-        ]
+        + [f"{median_ratio(seconds[name], seconds[reference]):.2f}" for reference in list(ways)[2:]]
         for name in ways
     ]
     write_section(
