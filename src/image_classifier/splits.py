@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from image_classifier.class_folders import find_class_folders, find_files
 from image_classifier.errors import InputError
-from image_classifier.sources import sha256_of
+from image_classifier.hashing import sha256_of
 
 SPLITS = ("train", "validation", "test")
 DUPLICATE = "duplicate"

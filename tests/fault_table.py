@@ -1,0 +1,72 @@
+"""Count the faults that tests inject, and write the table of them: see `make faults`.
+
+A test that injects one is marked with what the table says of it:
+
+    @pytest.mark.fault("Network", "connection refused", "one line that names the address")
+
+and counts as one injection, or as many as it says with `record_property("injections", 20)`.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+BEGIN, END = "<!-- faults: begin -->\n", "<!-- faults: end -->\n"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fault-table", type=Path, metavar="FILE", help="write the table into this Markdown file"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "fault(area, what, outcome): injects a fault")
+    config.addinivalue_line("markers", "slow: left out unless asked for, as `make faults` does")
+    path = config.getoption("--fault-table")
+    if path and not hasattr(config, "workerinput"):  # not in the processes that run the tests
+        config.pluginmanager.register(FaultTable(path))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> pytest.TestReport:
+    report = yield
+    if report.when == "call" and (mark := item.get_closest_marker("fault")):
+        report.user_properties.append(("fault", mark.args))
+    return report
+
+
+class FaultTable:
+    """Fault -> how often it was injected, and how often the outcome was as it should be."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._counts: dict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0, 0])
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        properties = dict(report.user_properties)
+        if report.when == "call" and "fault" in properties and not report.skipped:
+            count = int(properties.get("injections", 1))
+            injected = self._counts[tuple(properties["fault"])]
+            injected[0] += count
+            injected[1] += count if report.passed else 0
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        rows = [
+            f"| {area} | {what} | {injected} | {outcome} | {as_expected} |"
+            for (area, what, outcome), (injected, as_expected) in sorted(self._counts.items())
+        ]
+        totals = [sum(counts) for counts in zip(*self._counts.values(), strict=True)] or [0, 0]
+        table = "\n".join(
+            [
+                "| | fault | injected | outcome | as expected |",
+                "|---|---|---:|---|---:|",
+                *rows,
+                f"| **all** | | **{totals[0]:,}** | | **{totals[1]:,}** |",
+            ]
+        )
+        terminalreporter.write_line(table)
+        before, _, rest = self._path.read_text(encoding="utf-8").partition(BEGIN)
+        _, _, after = rest.partition(END)
+        self._path.write_text(f"{before}{BEGIN}\n{table}\n\n{END}{after}", encoding="utf-8")
