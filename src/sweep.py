@@ -40,6 +40,7 @@ def main() -> None:
 
     name_the_committer()
     parent = git("rev-parse", "HEAD")
+    git("status")  # in a copied repository, `git stash create` fails until Git has looked at it
     source = git("stash", "create") or parent  # with what is not committed, as in `dvc exp run`
     with Repo() as repo:
         cache = repo.cache.local_cache_dir

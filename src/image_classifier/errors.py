@@ -1,11 +1,22 @@
-"""How a script of this repository starts, and how it ends when its input is wrong."""
+"""How a script of this repository starts, and how it ends when something is wrong."""
 
+import errno
+import json
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType, TracebackType
+from typing import NoReturn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota, limit of a file's size
+WATCH_INTERVAL = 0.2  # seconds
+
+_ended_by: signal.Signals | None = None
 
 
 class InputError(Exception):
@@ -18,18 +29,76 @@ class InputError(Exception):
 def run(main: Callable[[], None], folder: Path = REPOSITORY) -> None:
     """Call `main` in `folder`: a stage's paths mean the same from wherever it is started.
 
-    Ends the process with exit code 1 and the message alone on an `InputError`; with 130 on Ctrl-C
-    and with 141 when nobody reads the output any more, which are the shell's codes for both.
+    Ends the process with one line and exit code 1 on an `InputError`, a full disk or too little
+    memory; with the shell's code on Ctrl-C (130) and SIGTERM (143); and silently with 141 when
+    nobody reads the output any more.
     """
     os.chdir(folder)
+    if "DVC_ROOT" in os.environ:
+        threading.Thread(target=_end_with_dvc, args=[os.getppid()], daemon=True).start()
     try:
         main()
-    except InputError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # Python would fail again when it writes out at its end what is still held back.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+    except BaseException as error:
+        if _ended_by:
+            _end_by_signal()
+        if isinstance(error, InputError):
+            sys.exit(f"error: {error}")
+        if isinstance(error, BrokenPipeError):
+            # Python would fail again when it writes out at its end what is still held back.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            place = f"{error.filename}: " if error.filename else ""
+            sys.exit(f"error: {place}{os.strerror(error.errno)}")
+        if isinstance(error, MemoryError):
+            sys.exit(f"error: not enough memory: {error}".removesuffix(": "))
+        raise
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    global _ended_by
+    _ended_by = signal.Signals(number)
+    raise KeyboardInterrupt
+
+
+def _end_by_signal() -> NoReturn:
+    """End in one line, whatever a library has made of the exception, and wait for no thread."""
+    sys.stdout.flush()
+    word = "interrupted" if _ended_by == signal.SIGINT else "terminated"
+    print(word, file=sys.stderr, flush=True)
+    os._exit(128 + _ended_by)
+
+
+def _report(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    if _ended_by:
+        _end_by_signal()
+    sys.__excepthook__(kind, error, traceback)
+
+
+def _end_with_dvc(parent: int) -> None:
+    """End this process when the DVC that runs it has been killed, which alone records its results.
+
+    Otherwise it would still be writing its files while the same command runs again.
+    """
+    import psutil  # not at the top: only stages under DVC need it
+
+    alive = {process.pid for process in psutil.Process().parents()}
+    try:
+        locks = json.loads(Path(os.environ["DVC_ROOT"], ".dvc/tmp/rwlock").read_text())["write"]
+        orphaned = bool(locks) and alive.isdisjoint(lock["pid"] for lock in locks.values())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        orphaned = False  # a DVC that keeps its locks in another way
+    while not orphaned:
+        time.sleep(WATCH_INTERVAL)
+        orphaned = os.getppid() != parent
+    os._exit(128 + signal.SIGTERM)
+
+
+# Here rather than in `run`, which a script calls after a second of imports.
+if Path(sys.argv[0]).resolve().parent == REPOSITORY / "src":
+    sys.excepthook = _report
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _interrupt)
