@@ -7,6 +7,7 @@ import numpy as np
 
 from image_classifier.errors import InputError, run
 from image_classifier.images import load_batches
+from image_classifier.inputs import StageInputs
 from image_classifier.metadata import TrainedOn
 from image_classifier.params import read_params
 from image_classifier.prepared import PreparedSplit, open_splits
@@ -25,6 +26,7 @@ def main(model=None) -> None:
         model: what src/train.py has just saved, if it is at hand. Its file is then neither read nor
             checked against the pictures, which takes longer than all the rest.
     """
+    inputs = StageInputs("evaluate")
     params = read_params().evaluate
     class_names, (test,) = open_splits("test")
 
@@ -75,6 +77,7 @@ def main(model=None) -> None:
             )
             live.log_image("mistakes.jpg", sheet)
         write_predictions(folder / "predictions.csv", test, probabilities, class_names)
+        inputs.check_unchanged()
     print(f"{len(mistakes)} mistakes on {len(rows)} test pictures")
 
 

@@ -1,7 +1,5 @@
 """Split the pictures and compute, once, what no training parameter changes: features or pixels."""
 
-import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,8 +7,10 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from image_classifier.disk import replace_folder, scratch_folder
 from image_classifier.errors import run
 from image_classifier.images import PILLOW_MODES, load_batches
+from image_classifier.inputs import StageInputs
 from image_classifier.params import Params, PrepareParams, read_params
 from image_classifier.prepared import FOLDER, create_array
 from image_classifier.splits import SPLITS, ImageRecord, records_of, split_images, write_table
@@ -20,19 +20,20 @@ BATCH_SIZE = 64
 
 
 def main() -> None:
+    inputs = StageInputs("prepare")
     params = read_params()
     records = split_images(RAW, params.prepare.validation_fraction, params.prepare.test_fraction)
 
-    with tempfile.TemporaryDirectory(dir="data", prefix=".prepare-") as scratch:
-        folder = Path(scratch, "prepared")
+    with scratch_folder(Path("data/.prepare")) as scratch:
+        folder = scratch / "prepared"
         folder.mkdir()
         write_table(records, folder / "images.csv")
         if params.model.frozen:
             write_features(records, folder, params)
         else:
             write_pixels(records, folder, params.prepare)
-        shutil.rmtree(FOLDER, ignore_errors=True)
-        folder.rename(FOLDER)
+        inputs.check_unchanged()
+        replace_folder(folder, FOLDER)
 
     for split, count in Counter(record.split for record in records).items():
         print(f"{count:>8,} {split}")

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from image_classifier.errors import run
+from image_classifier.inputs import StageInputs
 from image_classifier.metadata import describe_training
 from image_classifier.params import read_params
+from image_classifier.prepared import FOLDER as PREPARED
 from image_classifier.prepared import TABLE, open_splits
 
 RAW = Path("data/raw")
@@ -14,7 +16,7 @@ MODEL = Path("models/model.keras")
 
 
 def main(callbacks: Sequence = ()):
-    """Train as params.yaml says.
+    """Train as params.yaml says, from where an earlier start of it was interrupted.
 
     Args:
         callbacks: of Keras, besides those below; one that stops the training is recorded as
@@ -23,6 +25,7 @@ def main(callbacks: Sequence = ()):
     Returns:
         The model that is saved.
     """
+    inputs = StageInputs("train")
     params = read_params()
     class_names, (train, validation) = open_splits("train", "validation")
 
@@ -33,7 +36,8 @@ def main(callbacks: Sequence = ()):
     from dvclive.keras import DVCLiveCallback
 
     from image_classifier.batches import ordered_batches, training_batches
-    from image_classifier.callbacks import LogLearningRate, LogPredictions, LogSpeed
+    from image_classifier.callbacks import LogLearningRate, LogPredictions, LogSpeed, StopAtNaN
+    from image_classifier.checkpoint import Checkpoint
     from image_classifier.live import open_live, open_system_monitor
     from image_classifier.model import (
         FEATURES_AT_ONCE,
@@ -61,11 +65,18 @@ def main(callbacks: Sequence = ()):
         best_epoch = keras.callbacks.EarlyStopping(
             "val_accuracy", mode="max", patience=epochs, restore_best_weights=True
         )
-        history = network.fit(
-            training_batches(train.views, train.labels, batch_size, params.train.seed),
+        checkpoint = Checkpoint(
+            inputs.identity(PREPARED, Path(params.model.weights).expanduser()),
+            best_epoch,
+            loggers=[live, system],
+        )
+        first_epoch = len(checkpoint.epoch_logs)
+        network.fit(
+            training_batches(train.views, train.labels, batch_size, params.train.seed, first_epoch),
             validation_data=ordered_batches(
                 validation.views, validation.labels, validation_batch_size
             ),
+            initial_epoch=first_epoch,
             epochs=params.train.stop_after or epochs,
             shuffle=False,  # the batches are
             callbacks=[
@@ -73,23 +84,22 @@ def main(callbacks: Sequence = ()):
                 LogLearningRate(live),
                 LogPredictions(live, RAW, validation, class_names, params.train.log_images),
                 DVCLiveCallback(live=live),
+                StopAtNaN(),
                 best_epoch,
+                checkpoint,
                 *callbacks,
             ],
             verbose=1 if sys.stdout.isatty() else 2,
-        ).history
+        )
+        history = checkpoint.epoch_logs
 
-        stopped_after = len(history["loss"])
+        stopped_after = len(history)
         if stopped_after < epochs:
             live.log_params({"train": {**params.train.model_dump(), "stop_after": stopped_after}})
         best = best_epoch.best_epoch
         live.log_metric("best/epoch", best + 1, plot=False)
         for name, metric in (("loss", "val_loss"), ("accuracy", "val_accuracy")):
-            live.log_metric(f"best/eval/{name}", history[metric][best], plot=False)
-
-        accuracy = history["val_accuracy"][best]
-        trained_on = describe_training(params, TABLE, len(train.labels), best + 1, accuracy)
-        save_model(model, class_names, trained_on, MODEL)
+            live.log_metric(f"best/eval/{name}", history[best][metric], plot=False)
 
         probabilities = predict_probabilities(model, validation.views)
         live.log_sklearn_plot(
@@ -108,6 +118,12 @@ def main(callbacks: Sequence = ()):
                 title=f"Validation pictures after epoch {best + 1}, the worst first",
             )
             live.log_image("worst_validation_predictions.jpg", sheet)
+
+        accuracy = history[best]["val_accuracy"]
+        trained_on = describe_training(params, TABLE, len(train.labels), best + 1, accuracy)
+        inputs.check_unchanged()
+        save_model(model, class_names, trained_on, MODEL)
+    checkpoint.remove()
     return model
 
 

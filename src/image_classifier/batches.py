@@ -12,7 +12,7 @@ CACHED_BYTES = 64 * 2**20  # of an array that is read again after each epoch
 
 
 def training_batches(
-    views: np.ndarray, labels: np.ndarray, batch_size: int, seed: int
+    views: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, first_epoch: int = 0
 ) -> tf.data.Dataset:
     """Batches of one epoch, in an order of its own each time that they are gone through.
 
@@ -24,11 +24,12 @@ def training_batches(
         labels: int64 (n,).
         batch_size: rows per batch; the last batch may have fewer.
         seed: decides the orders, together with the number of the epoch.
+        first_epoch: number of the epoch that is first asked for, from 0.
 
     Returns:
         Pairs of (batch_size, ...) and (batch_size,), ceil(n / batch_size) of them.
     """
-    epochs = itertools.count()
+    epochs = itertools.count(first_epoch)
 
     def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         epoch = next(epochs)

@@ -1,11 +1,13 @@
-"""Keras callbacks that log, after each epoch, what DVCLive's own does not."""
+"""Keras callbacks that look at each epoch, and log what DVCLive's own does not."""
 
+import math
 import time
 from pathlib import Path
 
 import numpy as np
 from dvclive import Live
 
+from image_classifier.errors import InputError
 from image_classifier.pictures import load_pictures, prediction_sheet
 from image_classifier.prepared import PreparedSplit
 from image_classifier.tensorflow_setup import keras
@@ -47,6 +49,24 @@ class LogSpeed(keras.callbacks.Callback):
         self._system.log_metric("epoch_seconds", now - self._start)
         rate = self._picture_count / (self._trained - self._start)
         self._system.log_metric("training_images_per_second", rate)
+
+
+class StopAtNaN(keras.callbacks.Callback):
+    """End a training that diverges, with what has been logged: put it after what logs."""
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        """
+        Raises:
+            InputError: if a metric is not finite.
+        """
+        for name, value in logs.items():
+            if not math.isfinite(value):
+                learning_rate = float(self.model.optimizer.learning_rate)
+                raise InputError(
+                    f"train.learning_rate: found {learning_rate:.7g}; the training diverges, after "
+                    f"epoch {epoch + 1} its {name} is {value}; allowed: a lower one, or look for "
+                    "other reasons in dvclive/train/report.html"
+                )
 
 
 class LogPredictions(keras.callbacks.Callback):

@@ -1,7 +1,6 @@
 """DVCLive, set up for this repository."""
 
 import os
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dvclive.plots import NumpyEncoder
 from dvclive.serialize import dump_json
 from ruamel.yaml import YAML
 
+from image_classifier.disk import scratch_folder
 from image_classifier.git import name_the_committer
 
 # DVC's own page loads Vega from the network; this one carries it. `dvc plots show` uses it too.
@@ -37,6 +37,11 @@ class LiveWithReport(Live):
         unfinished = Path(f"{self.metrics_file}.unfinished")
         dump_json(self.summary, unfinished, cls=NumpyEncoder)
         unfinished.replace(self.metrics_file)
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
+        if kind:
+            self._save_dvc_exp = False  # what is not complete is no experiment
+        super().__exit__(kind, error, traceback)
 
     def make_report(self) -> None:
         if self._inside_with and time.monotonic() < self._next_report:
@@ -77,9 +82,9 @@ def replacing(folder: str) -> Iterator[Path]:
     Whoever looks meanwhile sees either the old files or the new ones, and if the block fails the
     old ones stay. Git's ignore files stay in any case: DVC keeps them.
     """
-    with tempfile.TemporaryDirectory(dir=".dvc/tmp") as scratch:
-        yield Path(scratch)
-        names = {path.relative_to(scratch) for path in Path(scratch).rglob("*")}
+    with scratch_folder(Path(".dvc/tmp/logging")) as scratch:
+        yield scratch
+        names = {path.relative_to(scratch) for path in scratch.rglob("*")}
         for name in sorted(names):
             source, target = scratch / name, folder / name
             if source.is_dir():

@@ -2,7 +2,6 @@
 
 import json
 import re
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from image_classifier.batches import ordered_batches
+from image_classifier.disk import enough_space, scratch_folder
 from image_classifier.errors import InputError
 from image_classifier.metadata import TrainedOn, read_metadata
 from image_classifier.tensorflow_setup import keras
@@ -74,9 +74,14 @@ def save_model(
 
     Identical trainings give identical bytes: what Keras writes of the moment (dates, and addresses
     in memory that tell shared objects apart) is left out or numbered from 0.
+
+    Raises:
+        InputError: if there is no room for it; a file that was at `path` is still there.
     """
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as scratch:
-        saved, rewritten = Path(scratch, "saved.keras"), Path(scratch, "rewritten.keras")
+    # Both files that are written, and the weights once more, which Keras puts beside the first.
+    size = 3 * sum(weight.nbytes for weight in model.get_weights())
+    with scratch_folder(path.parent / ".saving") as scratch, enough_space(path, size):
+        saved, rewritten = scratch / "saved.keras", scratch / "rewritten.keras"
         model.save(saved)
         with zipfile.ZipFile(saved) as source, zipfile.ZipFile(rewritten, "w") as target:
             for name in source.namelist():

@@ -8,12 +8,15 @@ validation and test pictures as one. Features are float32 (views, n, d), pixels 
 (1, n, image_size, image_size, channels).
 """
 
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from image_classifier.disk import enough_space
 from image_classifier.errors import InputError
 from image_classifier.splits import ImageRecord, class_names_of, read_table, records_of
 
@@ -62,9 +65,16 @@ def create_array(
 
     Returns:
         A function that writes rows: the number of their view, their place, and what they hold.
+
+    Raises:
+        InputError: if there is no room for it on the disk.
     """
     path = array_path(folder, split)
-    np.lib.format.open_memmap(path, "w+", dtype, shape)
+    with enough_space(path, math.prod(shape) * np.dtype(dtype).itemsize):
+        np.lib.format.open_memmap(path, "w+", dtype, shape)
+        if hasattr(os, "posix_fallocate"):  # or to write into a map would crash on a full disk
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
     def write(view: int, rows: slice, values: np.ndarray) -> None:
         # Mapped anew each time, or all that was written would count as this process's memory.

@@ -1,0 +1,107 @@
+"""What a stage reads: that it stays the same while the stage runs, and a hash of it.
+
+DVC looks at a stage's dependencies after its command has run (treeverse/dvc issue 11058). Of one
+that was edited meanwhile it would record the new hash, and serve the old result for it.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from image_classifier.errors import InputError
+from image_classifier.hashing import sha256_of
+from image_classifier.params import PARAMS_FILE
+
+PIPELINE = Path("dvc.yaml")
+
+
+class _Data(NamedTuple):
+    """A file or a folder that may be large, known by what in it was changed last, and when."""
+
+    modified: int  # nanoseconds since 1970; of a folder also when something was added or removed
+    path: str
+
+
+class StageInputs:
+    """The dependencies and parameters that dvc.yaml declares for a stage, as they are now."""
+
+    def __init__(self, stage: str) -> None:
+        """
+        Args:
+            stage: its name in dvc.yaml.
+        """
+        self._stage = stage
+        declared = YAML(typ="safe").load(PIPELINE)["stages"][stage]
+        self._dependencies, self._params = declared["deps"], declared["params"]
+        self._known = self._look()
+
+    def check_unchanged(self) -> None:
+        """Make sure that all is as it was when this object was made.
+
+        Sources and parameters may have been written anew if they say the same; data may not.
+
+        Raises:
+            InputError: naming what has changed.
+        """
+        found = self._look()
+        changed = [
+            value.path if isinstance(value, _Data) else name
+            for name, value in (found | self._known).items()
+            if found.get(name) != self._known.get(name)
+        ]
+        if changed:
+            raise InputError(
+                f"{', '.join(changed)} changed while {self._stage} was running; its result is not "
+                "kept, as it belongs neither to the old state nor to the new one: run it again"
+            )
+
+    def identity(self, *paths: Path) -> str:
+        """A hash of the sources, the parameters, and the content of files at or below `paths`."""
+        known = {key: value for key, value in self._known.items() if not isinstance(value, _Data)}
+        files = {
+            file.as_posix(): sha256_of(file)
+            for path in paths
+            for file in sorted(path.rglob("*") if path.is_dir() else [path])
+            if file.is_file()
+        }
+        content = json.dumps([known, files], sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()
+
+    def _look(self) -> dict[str, object]:
+        """Name of a dependency or parameter -> what it is known by."""
+        found: dict[str, object] = {}
+        for path in map(Path, self._dependencies):
+            if path.suffix == ".py":
+                found[str(path)] = sha256_of(path) if path.is_file() else None
+            else:
+                found[str(path)] = max(_walk(path), default=None)
+        try:
+            values = YAML(typ="safe").load(PARAMS_FILE)
+            for name in self._params:
+                section, _, key = name.partition(".")
+                part = {key: values[section][key]} if key else values[section]
+                found |= {f"{section}.{key}": json.dumps(value) for key, value in part.items()}
+        except (OSError, UnicodeDecodeError, YAMLError, LookupError, TypeError, AttributeError):
+            found[str(PARAMS_FILE)] = None  # no valid file, as it was when the stage began
+        return found
+
+
+def _walk(path: Path) -> Iterator[_Data]:
+    """A file, or a folder and all below it; what vanishes meanwhile has changed its folder."""
+    try:
+        yield _Data(path.stat().st_mtime_ns, str(path))
+        if path.is_dir():
+            with os.scandir(path) as entries:
+                for entry in entries:
+                    if entry.is_dir():
+                        yield from _walk(Path(entry.path))
+                    else:
+                        yield _Data(entry.stat().st_mtime_ns, entry.path)
+    except FileNotFoundError:
+        return
