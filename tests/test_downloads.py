@@ -68,10 +68,10 @@ def no_answer(request: Request) -> None:
     request.connection.shutdown(socket.SHUT_RDWR)
 
 
-def other_part(request: Request) -> None:
-    """A range that does not begin where it should."""
-    rest = request.server_state.content[1000:]
-    request.send(rest, 206, {"Content-Range": f"bytes 1000-{len(CONTENT) - 1}/{len(CONTENT)}"})
+def part(start: int, whole: int) -> Fault:
+    """As many bytes as are missing, but from `start` on, or of a file with `whole` bytes."""
+    content_range = f"bytes {start}-{start + HALF - 1}/{whole}"
+    return lambda request: request.send(OTHER[:HALF], 206, {"Content-Range": content_range})
 
 
 def same_part_whatever_the_version(request: Request) -> None:
@@ -92,8 +92,8 @@ def chunked(limit: int | None) -> Fault:
         request.send_header("Transfer-Encoding", "chunked")
         request.end_headers()
         end = b"" if limit else b"0\r\n\r\n"
-        request.wfile.write(b"%x\r\n%b\r\n%b" % (len(content), content, end))
         request.server_state.sent += len(content)
+        request.wfile.write(b"%x\r\n%b\r\n%b" % (len(content), content, end))
         request.close_connection = True
 
     return answer
@@ -262,14 +262,27 @@ WHOLE_AND_NEW = "the new file, whole; never a mixture"
         ),
         pytest.param(
             CONTENT,
-            other_part,
+            part(1000, len(CONTENT)),
             marks=fault("Network", "another range than asked for", "starts over, complete"),
+        ),
+        pytest.param(
+            CONTENT,
+            part(HALF, len(CONTENT) + 1),
+            marks=fault("Network", "range of a file of another size", "starts over, complete"),
         ),
     ],
 )
 def test_versions_are_never_mixed(server: FileServer, path: Path, content: bytes, second: Fault):
     server.faults = [cut(HALF), replace_content(content, second)]
     assert download(server.url, None, path).read_bytes() == content
+
+
+@pytest.mark.fault("Network", "file replaced this second, server ignores If-Range", WHOLE_AND_NEW)
+def test_a_date_that_cannot_name_a_version_tells_a_change(server: FileServer, path: Path):
+    server.headers = lambda: last_modified(3600 if server.content is CONTENT else 0)
+    server.faults = [cut(HALF), replace_content(OTHER, same_part_whatever_the_version)]
+    assert download(server.url, None, path).read_bytes() == OTHER
+    assert server.ranges_asked == [None, REST, None]
 
 
 def test_a_mixture_that_only_the_checksum_tells_is_fetched_anew(server: FileServer, path: Path):

@@ -102,7 +102,7 @@ class _Partial:
     def start_over(self, response: requests.Response) -> None:
         """Make room for the version that a server's answer brings from its first byte on.
 
-        The bytes go first and come last: killed in between, they never meet another's record.
+        The old bytes go before the new record comes, so that a kill never leaves the two together.
         """
         self.delete()
         self.in_pieces = False
@@ -119,7 +119,8 @@ class _Partial:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content_range)
         if not match or int(match[1]) != self.count:
             return False
-        if self.validator and _validator(response) not in (None, self.validator):
+        named = {response.headers.get("ETag"), response.headers.get("Last-Modified")} - {None}
+        if self.validator and named and self.validator not in named:
             return False
         size = None if match[2] == "*" else int(match[2])
         if self.size is not None and size not in (None, self.size):
@@ -213,9 +214,7 @@ def _receive(session: requests.Session, partial: _Partial, checked: bool) -> Non
                 f"{shutil.disk_usage(folder).free:,} are free; make room, and run the same again"
             ) from None
     if partial.size not in (None, partial.count):
-        raise _ConnectionLostError(
-            f"the connection broke off after {partial.count:,} of {partial.size:,} bytes"
-        )
+        raise _ConnectionLostError("the connection broke off")
 
 
 def _write(response: requests.Response, partial: _Partial) -> None:
