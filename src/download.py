@@ -2,41 +2,86 @@
 
 import csv
 import shutil
-import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from os import cpu_count
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from image_classifier.class_folders import find_class_folders, find_files
 from image_classifier.datasets import DATASETS
+from image_classifier.downloads import UnfinishedError
 from image_classifier.errors import InputError, run
 from image_classifier.images import unreadable_reason
+from image_classifier.inputs import StageInputs
 from image_classifier.params import read_params
 
 RAW = Path("data/raw")
 UNREADABLE = Path("data/unreadable.csv")
+SCRATCH = Path("data/.download")  # no output: DVC deletes those before it runs a stage
+REPLACED = SCRATCH / "replaced"
 
 
 def main() -> None:
+    inputs = StageInputs("download")
     params = read_params().download
-    with tempfile.TemporaryDirectory(dir="data", prefix=".download-") as scratch:
-        folder = Path(scratch, "raw")
-        DATASETS[params.dataset](params, folder, Path(scratch))
+    with scratch_folder():
+        folder = SCRATCH / "raw"
+        DATASETS[params.dataset](params, folder, SCRATCH)
         unreadable = remove_unreadable(folder)
         counts = count_pictures(folder, unreadable)
-
-        if RAW.exists():
-            shutil.rmtree(RAW)
-        folder.rename(RAW)
-    with UNREADABLE.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *unreadable])
+        inputs.check_unchanged()
+        replace_raw(folder, unreadable)
 
     for name, count in counts.items():
         print(f"{count:>8,} {name}")
     if unreadable:
         print(f"{len(unreadable):,} files left out: they cannot be decoded, see {UNREADABLE}")
+
+
+@contextmanager
+def scratch_folder() -> Iterator[None]:
+    """Hold `SCRATCH` for this run alone, with nothing left in it of killed runs but downloads.
+
+    They stay when the network or the disk fails; a success or other contents than allowed removes
+    them, so that the next run fetches anew.
+
+    Raises:
+        InputError: if another run holds it.
+    """
+    SCRATCH.mkdir(exist_ok=True)
+    try:
+        lock = FileLock(SCRATCH / "lock", blocking=False).acquire()
+    except Timeout:
+        raise InputError(f"{SCRATCH}: another src/download.py is running; wait for it") from None
+    with lock:
+        if REPLACED.exists() and not RAW.exists():
+            REPLACED.rename(RAW)
+        for path in SCRATCH.iterdir():
+            if path.is_dir() and path != SCRATCH / "downloaded":
+                shutil.rmtree(path)
+        try:
+            yield
+        except InputError as error:
+            if not isinstance(error, UnfinishedError):
+                shutil.rmtree(SCRATCH)
+            raise
+        shutil.rmtree(SCRATCH)
+
+
+def replace_raw(folder: Path, unreadable: list[tuple[str, str]]) -> None:
+    """Put a complete folder in the place of `RAW`, and then the list that tells it is complete."""
+    listing = SCRATCH / UNREADABLE.name
+    with listing.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *unreadable])
+    UNREADABLE.unlink(missing_ok=True)
+    if RAW.exists():
+        RAW.rename(REPLACED)
+    folder.rename(RAW)
+    listing.rename(UNREADABLE)
 
 
 def remove_unreadable(folder: Path) -> list[tuple[str, str]]:

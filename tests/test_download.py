@@ -3,14 +3,24 @@
 import csv
 import gzip
 import hashlib
+import io
+import itertools
 import shutil
+import signal
+import socket
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import Project, serve_folder
+import download
+from conftest import Project, serve_folder, write_picture
+from http_server import Fault, FileServer, Request, cut, file_server, page, stall, status, trickle
 from image_classifier import datasets
 from image_classifier.errors import InputError
 from image_classifier.params import DownloadParams
@@ -102,7 +112,7 @@ def fashion_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def write_fashion_mnist(source: str, folder: Path) -> None:
     params = DownloadParams(dataset="fashion_mnist", source=source, sha256=None)
     scratch = folder / "scratch"
-    scratch.mkdir(parents=True)
+    scratch.mkdir(parents=True, exist_ok=True)
     datasets.write_fashion_mnist(params, folder / "raw", scratch)
 
 
@@ -129,3 +139,295 @@ def test_other_contents_than_fashion_mnist_are_refused(fashion_mnist: Path):
     (fashion_mnist / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(InputError, match="has neither t10k-labels-idx1-ubyte nor"):
         write_fashion_mnist(str(fashion_mnist), fashion_mnist / "out2")
+
+
+@pytest.fixture(scope="module")
+def archive(pictures: Path) -> bytes:
+    """The pictures in a zip, in the same bytes each time."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as file:
+        for path in sorted(pictures.rglob("*.png")):
+            file.write(path, path.relative_to(pictures))
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def server(archive: bytes) -> Iterator[FileServer]:
+    with file_server(archive) as server:
+        yield server
+
+
+@pytest.fixture
+def old_data(project: Project, tmp_path: Path, pictures: Path) -> dict[str, bytes]:
+    """What an earlier run left below data."""
+    fewer = shutil.copytree(pictures, tmp_path / "fewer", ignore=shutil.ignore_patterns("2*"))
+    project.set_params({"download": {"source": str(fewer)}})
+    project.run("python", "src/download.py")
+    return project.files("data")
+
+
+def assert_untouched(project: Project, old_data: dict[str, bytes]) -> None:
+    """Nothing below data differs but a partial download, under no final name."""
+    files = project.files("data")
+    new = {Path(name).name for name in files if name.startswith("data/.download/")}
+    assert new <= {"lock", "archive.partial", "archive.json"}
+    files = {name: files[name] for name in files if not name.startswith("data/.download/")}
+    assert files == old_data
+
+
+def error_line(stderr: str) -> str:
+    """The only line beyond progress bars."""
+    (line,) = (line for line in stderr.splitlines() if line and line[:12] != "downloading:")
+    return line
+
+
+fault = pytest.mark.fault
+OLD_STAY = "one line with address and way out; old data stay"
+WEB_PAGE = page(b"\n<!DOCTYPE html><html><body>Please log in</body></html>")
+FAILURES = [
+    pytest.param(status(404), "(404 Not Found)", id="404", marks=fault("Network", "404", OLD_STAY)),
+    pytest.param(
+        cut(1000),
+        "4,000 of ",
+        id="cut",
+        marks=fault("Network", "connection cut every time", OLD_STAY),
+    ),
+    pytest.param(
+        WEB_PAGE,
+        "is a web page, not an archive",
+        id="page",
+        marks=fault("Network", "a web page instead of an archive", OLD_STAY),
+    ),
+    pytest.param(
+        lambda request: request.answer(limit=10_000, length=10_000),
+        "is neither a zip nor a tar archive",
+        id="short",
+        marks=fault("Network", "half of the file, announced as the whole", OLD_STAY),
+    ),
+    pytest.param(
+        stall(1000),
+        "no byte came for 30 seconds",
+        id="stall",
+        marks=[fault("Network", "stall of 30 seconds every time", OLD_STAY), pytest.mark.slow],
+    ),
+    pytest.param(
+        trickle(1),
+        "less than 1,000 bytes came per second",
+        id="trickle",
+        marks=[fault("Network", "a byte per second every time", OLD_STAY), pytest.mark.slow],
+    ),
+]
+
+
+@pytest.mark.parametrize(("always", "reason"), FAILURES)
+def test_a_failed_download_leaves_the_old_data(
+    project: Project, old_data: dict[str, bytes], server: FileServer, always: Fault, reason: str
+):
+    server.always = always
+    project.set_params({"download": {"source": server.url}})
+    started = time.monotonic()
+    line = error_line(project.run("python", "src/download.py", fails=True).stderr)
+    assert time.monotonic() - started < 300
+    assert line.startswith(f"error: {server.url} ") and reason in line
+    assert line.endswith("name another place as download.source")
+    assert_untouched(project, old_data)
+
+    server.always = None  # all is well again: so it is with the same command
+    project.run("python", "src/download.py")
+    assert len(project.files("data/raw")) == 90
+    assert not (project.root / "data/.download").exists()
+
+
+@pytest.mark.fault("Network", "connection refused", OLD_STAY)
+def test_a_refused_connection_leaves_the_old_data(project: Project, old_data: dict[str, bytes]):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))  # nobody listens
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}/pets.zip"
+        project.set_params({"download": {"source": url}})
+        line = error_line(project.run("python", "src/download.py", fails=True).stderr)
+    assert line.startswith(f"error: {url} could not be downloaded (") and "refused" in line
+    assert_untouched(project, old_data)
+
+
+@pytest.mark.fault("Network", "wrong checksum", OLD_STAY)
+def test_a_wrong_checksum_leaves_the_old_data(
+    project: Project, old_data: dict[str, bytes], server: FileServer
+):
+    project.set_params({"download": {"source": server.url, "sha256": "0" * 64}})
+    line = error_line(project.run("python", "src/download.py", fails=True).stderr)
+    assert line.startswith(f"error: download.sha256: {server.url} has ")
+    assert line.endswith("correct it, or name another place as download.source")
+    assert project.files("data") == old_data
+
+
+def kill_when(project: Project, reached: Callable[[], bool]) -> None:
+    """Start the download, and kill it with SIGKILL when `reached` says so."""
+    with subprocess.Popen(
+        ["python", "src/download.py"],
+        cwd=project.root,
+        env=project.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while not reached():
+                assert process.poll() is None and time.monotonic() < deadline
+                time.sleep(0.01)
+        finally:
+            process.kill()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.fault("Process", "kill -9 in the middle of a download", "the same command goes on")
+def test_a_killed_download_goes_on(
+    project: Project, old_data: dict[str, bytes], server: FileServer, pictures: Path
+):
+    half = len(server.content) // 2
+    partial = project.root / "data/.download/downloaded/archive.partial"
+    server.faults = [stall(half)]
+    project.set_params({"download": {"source": server.url}})
+    kill_when(project, lambda: partial.exists() and partial.stat().st_size == half)
+    assert_untouched(project, old_data)
+    assert project.run("git", "status", "--short", "data").stdout == ""
+
+    project.run("python", "src/download.py")
+    assert server.ranges_asked == [None, f"bytes={half}-"]
+    assert server.sent == len(server.content)
+    interrupted = project.files("data")
+    project.set_params({"download": {"source": str(pictures)}})
+    project.run("python", "src/download.py")
+    assert interrupted == project.files("data")
+
+
+@pytest.mark.slow
+@pytest.mark.fault("Process", "kill -9 at any moment of a download", "the same command goes on")
+def test_a_run_killed_again_and_again_ends_with_the_same_data(
+    project: Project, server: FileServer, pictures: Path, record_property: Callable
+):
+    moments = np.random.default_rng(0).uniform(0.5, 4, 15)
+    server.always = lambda request: request.answer(limit=len(server.content) // 4)
+    project.set_params({"download": {"source": server.url}})
+    killed = 0
+    for seconds in moments:
+        command = ["timeout", "-s", "KILL", str(seconds), "python", "src/download.py"]
+        done = subprocess.run(command, cwd=project.root, env=project.environment)
+        killed += done.returncode != 0
+        # All of the data or none, and the list of what was left out comes last.
+        assert len(project.files("data/raw")) in (0, 90)
+        if (project.root / "data/unreadable.csv").exists():
+            assert len(project.files("data/raw")) == 90
+    assert killed > len(moments) / 2
+    record_property("injections", killed)
+    server.always = None
+    project.run("python", "src/download.py")
+    interrupted = project.files("data")
+    project.set_params({"download": {"source": str(pictures)}})
+    project.run("python", "src/download.py")
+    assert interrupted == project.files("data")
+
+
+class Killed(BaseException):
+    """As if the process ended here: nothing catches it."""
+
+
+@pytest.mark.fault(
+    "Process", "killed before or after each rename of the data", "the old data or the new, complete"
+)
+def test_data_are_never_half_replaced(
+    project: Project, pictures: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable
+):
+    monkeypatch.chdir(project.root)
+    download.main()
+    old = project.files("data/raw")
+    for name, color in (("black", (0, 0, 0)), ("white", (255, 255, 255))):
+        write_picture(project.root / "other" / name / "0.png", color, seed=0)
+    for moment in range(6):
+        calls = itertools.count()
+
+        def rename(path: Path, target: Path, calls=calls, moment=moment) -> None:
+            if next(calls) == moment:
+                raise Killed
+            path.replace(target)
+            if next(calls) == moment:
+                raise Killed
+
+        project.set_params({"download": {"source": "other"}})
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            patch.setattr(Path, "rename", rename)
+            download.main()
+        assert len(project.files("data/raw")) in (0, 2, len(old))
+
+        # A run that fails gets as far as putting right what was left.
+        project.set_params({"download": {"source": "nowhere"}})
+        with pytest.raises(InputError, match="nowhere not found"):
+            download.main()
+        found = project.files("data/raw")
+        assert found == old if moment < 3 else len(found) == 2, moment
+        assert not (project.root / "data/.download").exists()
+
+        project.set_params({"download": {"source": str(pictures)}})
+        download.main()
+        assert project.files("data/raw") == old
+    record_property("injections", 6)
+
+
+def test_two_downloads_at_once_are_refused(project: Project, server: FileServer):
+    server.faults = [stall(1000)]
+    project.set_params({"download": {"source": server.url}})
+
+    def second_is_refused() -> bool:
+        if not server.requests:
+            return False
+        line = error_line(project.run("python", "src/download.py", fails=True).stderr)
+        assert line == "error: data/.download: another src/download.py is running; wait for it"
+        return True
+
+    kill_when(project, second_is_refused)
+
+
+@pytest.mark.fault("Disk", "full in the middle of a download", OLD_STAY)
+def test_a_full_disk_leaves_the_old_data(
+    project: Project, old_data: dict[str, bytes], server: FileServer
+):
+    """The limit on a file's size stands for the disk's: Python gets an error of the same kind."""
+    server.faults = [cut(60_000)]
+    project.set_params({"download": {"source": server.url}})
+    command = "ulimit -f 64; exec python src/download.py"  # blocks of 1 KiB
+    line = error_line(project.run("bash", "-c", command, fails=True).stderr)
+    missing = len(server.content) - 64 * 1024
+    assert line.startswith("error: data/.download/downloaded: File too large")
+    assert f": {missing:,} bytes of {server.url} are missing and " in line
+    assert " are free; make room, and run the same again" in line
+    assert_untouched(project, old_data)
+    project.run("python", "src/download.py")
+    assert server.sent < len(server.content) + (1 << 17)  # what the server had sent before the end
+    assert len(project.files("data/raw")) == 90
+
+
+def test_fashion_mnist_goes_on_with_the_files_that_are_missing(fashion_mnist: Path):
+    with file_server(b"") as server:
+        names = list(FASHION)
+
+        def answer(request: Request) -> None:
+            name = Path(request.path).name
+            server.content = (fashion_mnist / name).read_bytes()
+            missing = name.startswith(names[3]) and len(server.requests) == 4
+            status(404)(request) if missing else request.answer()
+
+        server.always = answer
+        with pytest.raises(InputError, match=rf"{names[3]}\.gz could not be downloaded"):
+            write_fashion_mnist(server.address, fashion_mnist / "out")
+        write_fashion_mnist(server.address, fashion_mnist / "out")
+    assert len(server.requests) == 5
+    assert len(counts(fashion_mnist / "out/raw/train")) == 10
+
+
+@pytest.mark.fault("Network", "a web page instead of a file of Fashion-MNIST", OLD_STAY)
+def test_a_web_page_instead_of_fashion_mnist(project: Project, server: FileServer):
+    server.always = WEB_PAGE
+    project.set_params({"download": {"dataset": "fashion_mnist", "source": f"{server.address}/"}})
+    line = error_line(project.run("python", "src/download.py", fails=True).stderr)
+    assert line.startswith(f"error: {server.address}/train-images-idx3-ubyte.gz: Not a gzipped")
+    assert line.endswith("; name another place as download.source")
+    assert not project.files("data/raw", "data/.download")

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 from image_classifier.class_folders import find_class_folders, find_files
-from image_classifier.downloads import download
+from image_classifier.downloads import WAY_OUT, download
 from image_classifier.errors import InputError
 from image_classifier.params import DownloadParams
 from image_classifier.sources import fetch, is_url
@@ -69,14 +69,18 @@ def write_fashion_mnist(params: DownloadParams, folder: Path, scratch: Path) -> 
     source = params.source or FASHION_MNIST_URL
     is_archive = is_url(source) and source.endswith((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz"))
     if is_url(source) and not is_archive:
+        files = scratch / "downloaded"
         for name in FASHION_MNIST_FILES:
-            download(f"{source.rstrip('/')}/{name}.gz", None, scratch)
-        files = scratch
+            download(f"{source.rstrip('/')}/{name}.gz", None, files / f"{name}.gz")
     else:
         files = fetch(source, params.sha256, scratch)
     for split, prefix in (("train", "train"), ("test", "t10k")):
-        images = _read_idx(files, f"{prefix}-images-idx3-ubyte", header_size=16)
-        labels = _read_idx(files, f"{prefix}-labels-idx1-ubyte", header_size=8)
+        try:
+            images = _read_idx(files, f"{prefix}-images-idx3-ubyte", header_size=16)
+            labels = _read_idx(files, f"{prefix}-labels-idx1-ubyte", header_size=8)
+        except InputError as error:
+            reason = str(error).replace(str(files), source.rstrip("/"))
+            raise InputError(f"{reason}; {WAY_OUT}") from None
         pixels = images.reshape(-1, 28, 28)
         _write_pngs(pixels, labels, FASHION_MNIST_CLASSES, folder / split)
 

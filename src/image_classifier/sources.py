@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from image_classifier.archives import unpack
-from image_classifier.downloads import download
+from image_classifier.downloads import WAY_OUT, download
 from image_classifier.errors import InputError
 from image_classifier.hashing import sha256_of
 
@@ -28,9 +28,12 @@ def fetch(source: str, sha256: str | None, scratch: Path) -> Path:
         InputError: if it cannot be had, does not match `sha256`, or is no zip or tar archive.
     """
     if is_url(source):
-        return unpack(
-            download(source, sha256, scratch / "downloaded"), scratch / "unpacked", source
-        )
+        archive = download(source, sha256, scratch / "downloaded" / "archive")
+        try:
+            return unpack(archive, scratch / "unpacked", source)
+        except InputError as error:
+            reason = f"{source} is a web page, not an archive" if _is_web_page(archive) else error
+            raise InputError(f"{reason}; {WAY_OUT}") from None
     path = Path(source).expanduser()
     if path.is_dir():
         if sha256:
@@ -41,3 +44,9 @@ def fetch(source: str, sha256: str | None, scratch: Path) -> Path:
     if sha256 and (found := sha256_of(path)) != sha256:
         raise InputError(f"download.sha256: {path} has {found}, not {sha256}")
     return unpack(path, scratch / "unpacked", str(path))
+
+
+def _is_web_page(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(1024).lower().lstrip(b"\xef\xbb\xbf \t\r\n")  # UTF-8's mark, and blanks
+    return start.startswith(b"<") and (b"<html" in start or b"<!doctype html" in start)
