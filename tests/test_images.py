@@ -62,6 +62,41 @@ def test_exif_orientation_is_applied(tmp_path: Path):
     assert pixels[:4].max() < 30 and pixels[6:].min() > 225
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(tmp_path: Path, mode: str):
+    # Black on black to a decoder that only drops the transparency.
+    image = halves("LA", (0, 255), (0, 0))
+    image = image.convert("RGBA").quantize() if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "picture.png")
+    pixels = load_image(tmp_path / "picture.png", 10, "rgb")
+    assert pixels[:, :4].max() == 0 and pixels[:, 6:].min() == 255
+
+
+@pytest.mark.parametrize("size", [10, 30])
+def test_damaged_exif_data_leave_the_picture_as_it_stands(tmp_path: Path, size: int):
+    damaged = b"Exif\0\0garbage"
+    halves("RGB", (0, 0, 0), (255, 255, 255)).save(tmp_path / "a.jpg", exif=damaged, quality=95)
+    pixels = load_image(tmp_path / "a.jpg", size, "rgb")
+    assert pixels[:, : size // 3].max() < 30 and pixels[:, -size // 3 :].min() > 225
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0], [0, 65536], [-1, 1]])
+def test_pixels_without_a_known_range_are_refused(tmp_path: Path, values: list):
+    dtype = np.float32 if isinstance(values[0], float) else np.int32
+    Image.fromarray(np.array([values], dtype)).save(tmp_path / "a.tiff")
+    assert "allowed: 8 or 16 bits" in unreadable_reason(tmp_path / "a.tiff")
+
+
+@pytest.mark.fault("Security", "EPS program called .jpg", "left out, no other program is started")
+def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.eps")
+    path = (tmp_path / "picture.eps").rename(tmp_path / "picture.jpg")
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: started.append(1))
+    assert "cannot identify image file" in unreadable_reason(path)
+    assert not started
+
+
 def test_a_large_jpeg_decoded_small_is_the_same_picture(tmp_path: Path):
     gradient = np.tile(np.linspace(0, 255, 1600).astype(np.uint8), (1600, 1))
     Image.fromarray(gradient).convert("RGB").save(tmp_path / "large.jpg", quality=95)
