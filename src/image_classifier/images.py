@@ -9,13 +9,22 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from image_classifier.errors import InputError
 
 PILLOW_MODES = {"rgb": "RGB", "grayscale": "L"}
 # Not all that Pillow knows: for an EPS file, whatever its name, it would start Ghostscript.
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+TURNS = {  # EXIF orientation -> what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 # What Pillow warns of, large pictures and damaged metadata, does not change the pixels.
 warnings.filterwarnings("ignore", module="PIL")
@@ -148,11 +157,13 @@ def _open(path: Path | str, smallest_side: int, mode: str) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    image.load()
+    """As `PIL.ImageOps.exif_transpose`, which fails on data that it does not need."""
+    image.load()  # some formats have their EXIF data at the end, and TIFFs are turned here
     try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # Pillow raises nearly anything on damaged EXIF data: then the picture stays
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow raises nearly anything on damaged EXIF data
         return image
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
 
 
 def _opaque(image: Image.Image) -> Image.Image:
