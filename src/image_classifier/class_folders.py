@@ -17,17 +17,20 @@ SPLIT_NAMES = {
 
 
 def find_class_folders(root: Path) -> dict[tuple[str, str], Path]:
-    """Find the class folders below `root`, past folders that only hold another one.
+    """Find the class folders below `root`, past folders that hold one other and perhaps a readme.
 
     Returns:
         (split, class name) -> folder, sorted; the split is "train", "validation", "test", or ""
         where the pictures are not split.
 
     Raises:
-        InputError: if there are fewer than two classes, or splits without one to train on.
+        InputError: if there is no `root`, if there are fewer than two classes, or splits without
+            one to train on.
     """
+    if not root.is_dir():
+        raise InputError(f"{root} not found; allowed: a folder with a folder for each class")
     top = root
-    while len(inner := _folders(top)) == 1 and not _files(top) and _folders(inner[0]):
+    while len(inner := _folders(top)) == 1 and _folders(inner[0]):
         top = inner[0]
     splits = _split_folders(top, inner)
     folders = {
@@ -74,11 +77,16 @@ def _split_folders(top: Path, folders: list[Path]) -> dict[str, Path]:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not _hidden(path.name))
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir() and not _hidden(path.name) and not _leads_back(path)
+    )
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_file() and not _hidden(path.name)]
+def _leads_back(path: Path) -> bool:
+    """Whether it is a link to a folder that it lies in: all pictures would be in it again."""
+    return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 
 def _hidden(name: str) -> bool:

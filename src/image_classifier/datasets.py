@@ -17,6 +17,7 @@ from sklearn.datasets import load_digits
 from tqdm import tqdm
 
 from image_classifier.class_folders import find_class_folders, find_files
+from image_classifier.disk import enough_space
 from image_classifier.downloads import WAY_OUT, download
 from image_classifier.errors import InputError
 from image_classifier.params import DownloadParams
@@ -115,11 +116,15 @@ def _copy_class_folders(source: Path, folder: Path, name: str) -> None:
     ]
     for split, class_name in class_folders:
         (folder / split / class_name).mkdir(parents=True)
-    for file, target in tqdm(files, desc="copying pictures", unit="file"):
-        if not _is_utf8(str(file)):
-            raise InputError(f"{name}: the file name {file.name!a} is not UTF-8; rename it")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(file, target)
+    with enough_space(folder, sum(file.stat().st_size for file, _ in files)):
+        for file, target in tqdm(files, desc="copying pictures", unit="file"):
+            if not _is_utf8(str(file)):
+                raise InputError(f"{name}: the file name {file.name!a} is not UTF-8; rename it")
+            target.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                shutil.copyfile(file, target)
+            except PermissionError:
+                raise InputError(f"{file}: permission denied") from None
 
 
 def _is_utf8(name: str) -> bool:

@@ -8,6 +8,10 @@ from pathlib import Path
 from image_classifier.errors import NO_SPACE, InputError
 
 
+class NoSpaceError(InputError):
+    """The disk is full."""
+
+
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
     """An empty folder for what is not finished, removed in the end.
@@ -37,20 +41,25 @@ def enough_space(path: Path, size: int) -> Iterator[None]:
     """Write about `size` bytes to `path`, or below it, in the block.
 
     Raises:
-        InputError: if there is no room for them, before anything is written or while it is.
+        NoSpaceError: if there is no room for them, before anything is written or while it is.
     """
-    free = shutil.disk_usage(path.parent).free
+    if size > shutil.disk_usage(path.parent).free:
+        raise no_space(path, size)
     try:
-        if size > free:
-            raise OSError(NO_SPACE[0], "")
         yield
     except OSError as error:
-        if error.errno not in NO_SPACE:
-            raise
-        raise InputError(
-            f"{path}: not enough space on the disk, it needs {format_bytes(size)} "
-            f"and {format_bytes(free)} are free"
-        ) from None
+        if error.errno in NO_SPACE:
+            raise no_space(path, size, error.strerror) from None
+        raise
+
+
+def no_space(path: Path, size: int, reason: str = "no space left on the disk") -> NoSpaceError:
+    """The error that says that `size` bytes, 0 if that is not known, do not fit at `path`."""
+    needed = f"{format_bytes(size)} needed, " if size else ""
+    free = format_bytes(shutil.disk_usage(path.parent).free)
+    return NoSpaceError(
+        f"{path}: {reason} ({needed}{free} free); make room, and run the same command again"
+    )
 
 
 def format_bytes(count: int) -> str:

@@ -15,7 +15,8 @@ from tqdm import tqdm
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
-from image_classifier.errors import InputError
+from image_classifier.disk import no_space
+from image_classifier.errors import NO_SPACE, InputError
 from image_classifier.hashing import sha256_of
 
 RETRIES = 3  # further attempts, counted anew after one that brought PROGRESS bytes
@@ -27,12 +28,11 @@ TIMEOUT = 30  # seconds without a byte before a connection counts as lost
 SPEED_LIMIT, SPEED_TIME = 1000, 60
 
 BUSY = (429, 500, 502, 503, 504)
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 WAY_OUT = "name another place as download.source"
 
 
 class UnfinishedError(InputError):
-    """A download that was cut short: what has arrived stays for the next attempt."""
+    """A download that the network cut short: what has arrived stays for the next attempt."""
 
 
 class _ConnectionLostError(Exception):
@@ -53,8 +53,8 @@ def download(url: str, sha256: str | None, path: Path) -> Path:
         `path`.
 
     Raises:
-        UnfinishedError: if the server refuses, `RETRIES` further attempts failed, or the disk is
-            full.
+        UnfinishedError: if the server refuses, or `RETRIES` further attempts failed.
+        NoSpaceError: if the disk is full; what has arrived stays as well.
         InputError: if the bytes do not match `sha256`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -149,7 +149,7 @@ def _complete(partial: _Partial, checked: bool) -> None:
     """Fetch what is missing; `checked` says that a checksum would tell a mixture of versions.
 
     Raises:
-        UnfinishedError: as `download` does.
+        UnfinishedError, NoSpaceError: as `download` does.
     """
     retry = Retry(
         total=RETRIES,
@@ -180,7 +180,7 @@ def _receive(session: requests.Session, partial: _Partial, checked: bool) -> Non
 
     Raises:
         _ConnectionLostError: if more is missing at the end.
-        UnfinishedError: if the disk is full.
+        NoSpaceError: if the disk is full.
         requests.RequestException: if there is no answer, or it is a refusal.
     """
     start = partial.count
@@ -205,14 +205,10 @@ def _receive(session: requests.Session, partial: _Partial, checked: bool) -> Non
                 partial.start_over(response)
             _write(response, partial)
         except OSError as error:
-            if error.errno not in DISK_FULL:
+            if error.errno not in NO_SPACE:
                 raise
-            folder = partial.file.parent
-            missing = f"{partial.size - partial.count:,}" if partial.size else "more"
-            raise UnfinishedError(
-                f"{folder}: {error.strerror}: {missing} bytes of {partial.url} are missing and "
-                f"{shutil.disk_usage(folder).free:,} are free; make room, and run the same again"
-            ) from None
+            missing = partial.size - partial.count if partial.size else 0
+            raise no_space(partial.file, missing, error.strerror) from None
     if partial.size not in (None, partial.count):
         raise _ConnectionLostError("the connection broke off")
 

@@ -1,6 +1,7 @@
 """Decoding: from an image file to an array of pixels, the same way wherever one is needed."""
 
 import os
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,18 +9,33 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from image_classifier.errors import InputError
 
 PILLOW_MODES = {"rgb": "RGB", "grayscale": "L"}
+# Not all that Pillow knows: for an EPS file, whatever its name, it would start Ghostscript.
+FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+TURNS = {  # EXIF orientation -> what makes the picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What Pillow warns of, large pictures and damaged metadata, does not change the pixels.
+warnings.filterwarnings("ignore", module="PIL")
 
 
 def load_image(path: Path | str, image_size: int, color_mode: str) -> np.ndarray:
     """Decode a picture, turn it upright as its EXIF data says, and scale it to a square.
 
     Args:
-        path: a file in any format that Pillow reads; of an animation the first frame is used.
+        path: a file in one of `FORMATS`, whatever its name; of several pictures in it, as in an
+            animation, the first is used. What is transparent becomes white.
         image_size: height and width of the result, in pixels. The aspect ratio is not kept, as in
             `keras.utils.image_dataset_from_directory`.
         color_mode: "rgb" or "grayscale".
@@ -134,10 +150,28 @@ def _decode(path: Path | str, image_size: int, color_mode: str) -> np.ndarray:
 
 def _open(path: Path | str, smallest_side: int, mode: str) -> Image.Image:
     """Decode a picture, upright, at its own size or a smaller one down to `smallest_side`."""
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         # JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size, for less than the full cost.
         image.draft(mode, (smallest_side, smallest_side))
-        return _eight_bits(ImageOps.exif_transpose(image)).convert(mode)
+        return _opaque(_eight_bits(_upright(image))).convert(mode)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As `PIL.ImageOps.exif_transpose`, which fails on data that it does not need."""
+    image.load()  # some formats have their EXIF data at the end, and TIFFs are turned here
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow raises nearly anything on damaged EXIF data
+        return image
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Lay a picture on white, or colours would show that nobody ever sees."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
 def _reason(error: Exception, path: Path) -> str:
@@ -148,7 +182,9 @@ def _reason(error: Exception, path: Path) -> str:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """Scale 16-bit grayscale to 8 bits; Pillow's own `convert` would cut off all above 255."""
-    if not image.mode.startswith("I"):
+    if image.mode[0] not in "IF":
         return image
     pixels = np.asarray(image).astype(np.float32)
-    return Image.fromarray((pixels / 257).clip(0, 255).round().astype(np.uint8))
+    if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError("pixels of 32 bits have no known range; allowed: 8 or 16 bits")
+    return Image.fromarray((pixels / 257).round().astype(np.uint8))

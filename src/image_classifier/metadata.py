@@ -1,14 +1,16 @@
 """What a model file says of itself; to read it takes no TensorFlow."""
 
 import hashlib
-import json
 import textwrap
 import zipfile
 import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import TypeAdapter, ValidationError
+
 from image_classifier.errors import InputError
+from image_classifier.model_file import read_metadata_json
 from image_classifier.params import Params
 
 
@@ -91,15 +93,15 @@ def read_metadata(path: Path) -> Metadata:
         InputError: if there is no such file, or it was not written by `model.save_model`.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            metadata = json.loads(archive.read("metadata.json"))
+        metadata = read_metadata_json(path)
     except FileNotFoundError:
         raise InputError(f"{path} not found; `dvc exp run` makes it, or src/train.py") from None
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} is not a model of this repository: {error}") from None
     try:
-        return Metadata(metadata["class_names"], TrainedOn(**metadata["trained_on"]))
-    except (KeyError, TypeError):
+        known = {name: metadata.get(name) for name in Metadata._fields}
+        return TypeAdapter(Metadata).validate_python(known, strict=True)
+    except ValidationError:
         raise InputError(
             f"{path} is not a model of this repository, or an old one: it does not say what it was "
             "trained on; train it anew"

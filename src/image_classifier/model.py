@@ -1,16 +1,19 @@
 """The model file: one network from pixels to probabilities, with its class names inside."""
 
+import io
 import json
 import re
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
+import h5py
 import numpy as np
 
 from image_classifier.batches import ordered_batches
 from image_classifier.disk import enough_space, scratch_folder
 from image_classifier.errors import InputError
+from image_classifier.images import PILLOW_MODES
 from image_classifier.metadata import TrainedOn, read_metadata
 from image_classifier.tensorflow_setup import keras
 
@@ -100,16 +103,37 @@ def save_model(
 def load_model(path: Path) -> TrainedModel:
     """Read the network, its class names, and what it was trained on.
 
-    Keras' safe mode stays on: loading executes no code that comes with the file.
+    Loading executes nothing that the file brings along or names: `model_file` refuses what could,
+    and Keras' safe mode stays on.
 
     Raises:
         InputError: if there is no such file, or it was not written by `save_model`.
     """
     class_names, trained_on = read_metadata(path)
     try:
-        return TrainedModel(keras.models.load_model(path, compile=False), class_names, trained_on)
+        _check_arrays(path)
+        network = keras.models.load_model(path, compile=False)
+        channels = len(PILLOW_MODES[trained_on.color_mode])
     except Exception as error:  # Keras and HDF5 raise nearly anything on a damaged file
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+    expected = (None, trained_on.image_size, trained_on.image_size, channels), len(class_names)
+    if (network.input_shape, network.output_shape[-1]) != expected:
+        raise InputError(f"{path} is damaged: its network does not fit what it says of itself")
+    return TrainedModel(network, class_names, trained_on)
+
+
+def _check_arrays(path: Path) -> None:
+    """Make sure that the weights take no more memory than the file has bytes.
+
+    HDF5 can declare an array of any size without storing it, and Keras would make room for it.
+    """
+    with zipfile.ZipFile(path) as archive:
+        content = io.BytesIO(archive.read("model.weights.h5"))
+    sizes: list[int] = []
+    with h5py.File(content) as weights:
+        weights.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
+    if sum(sizes) > path.stat().st_size:
+        raise ValueError(f"its weights would take {sum(sizes):,} bytes, more than the file has")
 
 
 def _number_shared_objects(config: str) -> str:

@@ -51,7 +51,7 @@ def open_splits(*names: str) -> tuple[list[str], list[PreparedSplit]]:
         path = array_path(FOLDER, name)
         try:
             splits.append(PreparedSplit(records, labels, np.load(path, mmap_mode="r")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise InputError(
                 f"{path}: {error}; `dvc exp run` makes it, or src/prepare.py"
             ) from None

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from image_classifier.archives import unpack
+from image_classifier.disk import NoSpaceError
 from image_classifier.downloads import WAY_OUT, download
 from image_classifier.errors import InputError
 from image_classifier.hashing import sha256_of
@@ -31,6 +32,8 @@ def fetch(source: str, sha256: str | None, scratch: Path) -> Path:
         archive = download(source, sha256, scratch / "downloaded" / "archive")
         try:
             return unpack(archive, scratch / "unpacked", source)
+        except NoSpaceError:
+            raise
         except InputError as error:
             reason = f"{source} is a web page, not an archive" if _is_web_page(archive) else error
             raise InputError(f"{reason}; {WAY_OUT}") from None

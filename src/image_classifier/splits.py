@@ -15,6 +15,7 @@ from image_classifier.hashing import sha256_of
 
 SPLITS = ("train", "validation", "test")
 DUPLICATE = "duplicate"
+CONTRADICTION = "contradiction"
 
 
 class ImageRecord(NamedTuple):
@@ -22,7 +23,9 @@ class ImageRecord(NamedTuple):
 
     path: str  # relative to the folder of the dataset, with forward slashes
     class_name: str
-    split: str  # one of SPLITS, or DUPLICATE: left out, its twin is in a split that is held out
+    # One of SPLITS, or left out: a DUPLICATE has a twin in a split that is held out, and a
+    # CONTRADICTION a twin in another class.
+    split: str
     sha256: str  # of the file's bytes
 
 
@@ -34,7 +37,7 @@ def split_images(root: Path, validation_fraction: float, test_fraction: float) -
     the validation split out of the training pictures (`validation_fraction` of them), the test
     split out of the validation pictures (`test_fraction` of them) or, where the dataset has none
     of these either, out of all. Of a picture that stands in several splits of the dataset's own,
-    only the copies in the most held-out one are used.
+    only the copies in the most held-out one are used; of one that stands in several classes, none.
 
     Returns:
         Records sorted by path.
@@ -58,15 +61,19 @@ def split_images(root: Path, validation_fraction: float, test_fraction: float) -
         for (_, split, _), sha256 in zip(files, hashes, strict=True)
     ]
     most_held_out: dict[str, int] = {}
-    for split, sha256 in zip(splits, hashes, strict=True):
+    classes: dict[str, str | None] = {}  # None: more than one
+    for split, sha256, (_, _, class_name) in zip(splits, hashes, files, strict=True):
         most_held_out[sha256] = max(most_held_out.get(sha256, 0), SPLITS.index(split))
+        if classes.setdefault(sha256, class_name) != class_name:
+            classes[sha256] = None
+
+    def used(split: str, sha256: str) -> str:
+        if classes[sha256] is None:
+            return CONTRADICTION
+        return split if SPLITS.index(split) == most_held_out[sha256] else DUPLICATE
+
     records = sorted(
-        ImageRecord(
-            path,
-            class_name,
-            split if SPLITS.index(split) == most_held_out[sha256] else DUPLICATE,
-            sha256,
-        )
+        ImageRecord(path, class_name, used(split, sha256), sha256)
         for (path, _, class_name), split, sha256 in zip(files, splits, hashes, strict=True)
     )
     _check(records)
@@ -84,13 +91,17 @@ def read_table(path: Path) -> list[ImageRecord]:
     """Read the table of all images.
 
     Raises:
-        InputError: if there is none.
+        InputError: if there is none, or it is damaged.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [ImageRecord(*row) for row in list(csv.reader(file))[1:]]
     except FileNotFoundError:
         raise InputError(f"{path} not found; `dvc exp run` makes it, or src/prepare.py") from None
+    except (csv.Error, TypeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}); `dvc exp run` makes it anew, or src/prepare.py"
+        ) from None
 
 
 def class_names_of(records: Sequence[ImageRecord]) -> list[str]:

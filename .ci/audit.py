@@ -1,0 +1,41 @@
+"""Look up known vulnerabilities of what constraints.txt pins, or say that this was skipped.
+
+Options are handed on to pip-audit. One to accept, because it cannot matter here or has no mended
+version, belongs into `ACCEPTED` with the reason.
+"""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+CONSTRAINTS = Path(__file__).resolve().parents[1] / "constraints.txt"
+ACCEPTED: tuple[str, ...] = ()
+
+
+def main() -> None:
+    command = [sys.executable, "-m", "pip_audit", "--requirement", str(CONSTRAINTS)]
+    command += ["--no-deps", "--disable-pip", "--progress-spinner", "off", "--format", "json"]
+    command += [option for name in ACCEPTED for option in ("--ignore-vuln", name)]
+    done = subprocess.run([*command, *sys.argv[1:]], capture_output=True, text=True)
+    # When it finds something and when it reaches nobody, its exit code is the same.
+    if not done.stdout and "ConnectionError" not in done.stderr and "Timeout" not in done.stderr:
+        sys.exit(done.stderr)
+    packages = json.loads(done.stdout)["dependencies"] if done.stdout else []
+    audited = [package for package in packages if "vulns" in package]
+    if not audited:
+        print("pip-audit: skipped, the list of vulnerabilities cannot be reached")
+        return
+    print(f"pip-audit: {len(audited)} of {len(packages)} packages looked up")
+    found = [
+        f"{package['name']} {package['version']}: {vulnerability['id']}, "
+        f"mended in {', '.join(vulnerability['fix_versions']) or 'no version'}"
+        for package in audited
+        for vulnerability in package["vulns"]
+    ]
+    if found:
+        sys.exit("\n".join(found))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+"""Archives as people have them, damaged ones, and some that were made to do harm."""
+
+import gzip
+import io
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY
+from image_classifier import archives
+from image_classifier.archives import unpack
+from image_classifier.errors import InputError
+
+PICTURES = {"pets/cat/1.jpg": b"cat" * 100_000, "pets/dog/1.jpg": b"dog"}
+MEBIBYTE, GIBIBYTE = 2**20, 2**30
+
+
+def zip_of(files: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def tar_of(files: dict[str, bytes], mode: str = "w") -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def tar_header(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A member's header alone, without the bytes that it announces."""
+    member = tarfile.TarInfo("zeros.jpg")
+    member.size, member.type = size, kind
+    return member.tobuf()
+
+
+def deflated_zeros(size: int) -> bytes:
+    """Zeros, a multiple of 64 MiB of them, as a zip archive deflates them, to a thousandth."""
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    block = compressor.compress(bytes(64 * MEBIBYTE)) + compressor.flush(zlib.Z_FULL_FLUSH)
+    return block * (size // (64 * MEBIBYTE)) + compressor.flush()
+
+
+def zip_bomb(size: int) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("zeros.jpg", deflated_zeros(size))
+        member = archive.getinfo("zeros.jpg")
+        member.compress_type, member.file_size = zipfile.ZIP_DEFLATED, size
+    return buffer.getvalue()
+
+
+def tar_bomb(size: int) -> bytes:
+    zeros = gzip.compress(bytes(64 * MEBIBYTE), mtime=0) * (size // (64 * MEBIBYTE))
+    return gzip.compress(tar_header(size)) + zeros + gzip.compress(bytes(1024))
+
+
+def unpacked(content: bytes, tmp_path: Path) -> dict[str, bytes]:
+    """What is unpacked, or an `InputError` of one line."""
+    (tmp_path / "archive").write_bytes(content)
+    folder = tmp_path / "unpacked"
+    try:
+        unpack(tmp_path / "archive", folder, "pets.zip")
+    except InputError as error:
+        assert len(str(error).splitlines()) == 1 and str(error).startswith("pets.zip ")
+        raise
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def data(what: str, outcome: str, *values: object) -> object:
+    return pytest.param(*values, id=what, marks=pytest.mark.fault("Data", what, outcome))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        zip_of(PICTURES),
+        zip_of(PICTURES, zipfile.ZIP_BZIP2),
+        *(tar_of(PICTURES, f"w:{kind}") for kind in ("", "gz", "bz2", "xz")),
+    ],
+    ids=["zip", "zip.bz2", "tar", "tar.gz", "tar.bz2", "tar.xz"],
+)
+def test_archives_are_unpacked(tmp_path: Path, content: bytes):
+    assert unpacked(content, tmp_path) == PICTURES
+
+
+def test_an_empty_archive_is_an_empty_folder(tmp_path: Path):
+    assert unpacked(zip_of({}), tmp_path) == {}
+
+
+@pytest.mark.parametrize("pack", [zip_of, tar_of])
+@pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil", "C:\\evil", "..\\evil"])
+@pytest.mark.fault(
+    "Data", "archive: a member outside its folder (`../`, absolute, drive)", "refused in one line"
+)
+def test_archives_cannot_write_outside_their_folder(tmp_path: Path, pack, name: str):
+    with pytest.raises(InputError, match="lies outside its folder"):
+        unpacked(pack({"good": b"", name: b"evil"}), tmp_path)
+    assert not list(tmp_path.rglob("*evil*"))
+
+
+def zip_with_links() -> bytes:
+    buffer, link = io.BytesIO(), zipfile.ZipInfo("pets/link")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("pets/good", "good")
+    return buffer.getvalue()
+
+
+def tar_with_links() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+            member = tarfile.TarInfo(f"pets/link{kind}")
+            member.type, member.linkname = kind, "/etc/passwd"
+            archive.addfile(member)
+        member = tarfile.TarInfo("pets/good")
+        member.size = 4
+        archive.addfile(member, io.BytesIO(b"good"))
+    return buffer.getvalue()
+
+
+PASSED_OVER = "passed over, the rest is used"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        data("zip archive: symbolic links", PASSED_OVER, zip_with_links()),
+        data("tar archive: symbolic and hard links, pipes, devices", PASSED_OVER, tar_with_links()),
+    ],
+)
+def test_links_are_passed_over(tmp_path: Path, content: bytes):
+    assert unpacked(content, tmp_path) == {"pets/good": b"good"}
+
+
+DAMAGED = "refused in one line"
+
+
+@pytest.mark.parametrize("cut", [False, True], ids=["overwritten", "truncated"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        data("archive: damaged or truncated zip", DAMAGED, zip_of(PICTURES)),
+        data(
+            "archive: damaged or truncated zip, deflated",
+            DAMAGED,
+            zip_of(PICTURES, zipfile.ZIP_DEFLATED),
+        ),
+        data(
+            "archive: damaged or truncated zip, LZMA", DAMAGED, zip_of(PICTURES, zipfile.ZIP_LZMA)
+        ),
+        data("archive: damaged or truncated tar.gz", DAMAGED, tar_of(PICTURES, "w:gz")),
+        data("archive: damaged or truncated tar.bz2", DAMAGED, tar_of(PICTURES, "w:bz2")),
+        data("archive: damaged or truncated tar.xz", DAMAGED, tar_of(PICTURES, "w:xz")),
+    ],
+)
+def test_a_damaged_archive_is_named(tmp_path: Path, content: bytes, cut: bool):
+    damaged = bytearray(content[: len(content) * 2 // 3] if cut else content)
+    if not cut:
+        for position in range(60, min(200, len(damaged))):
+            damaged[position] ^= 255
+    with pytest.raises(InputError, match=r"cannot be unpacked|is neither a zip nor"):
+        unpacked(damaged, tmp_path)
+
+
+def encrypted() -> bytes:
+    content = bytearray(zip_of({"pets/cat/1.jpg": b"cat"}))
+    content[6] |= 1
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    return bytes(content)
+
+
+def invalid_utf8() -> bytes:
+    content = zip_of({"pets/c\u00e4t/1.jpg": b"cat"})
+    return content.replace("\u00e4".encode(), b"\xff\xff")
+
+
+def understated() -> bytes:
+    """A zip archive whose member is larger than its list of members says."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros.jpg", bytes(MEBIBYTE))
+        archive.getinfo("zeros.jpg").file_size = 1000
+    return buffer.getvalue()
+
+
+def negative_size() -> bytes:
+    """As in CVE-2025-8194: reading would go backwards, for ever."""
+    member = tarfile.TarInfo("zeros.jpg")
+    member.pax_headers = {"size": "-1536"}
+    return member.tobuf(tarfile.PAX_FORMAT) + bytes(10240)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        data("archive: encrypted zip", DAMAGED, encrypted(), "encrypted"),
+        data("archive: empty file", DAMAGED, b"", "neither a zip nor a tar archive"),
+        data("archive: a web page", DAMAGED, b"<html>" * 999, "neither a zip nor a tar archive"),
+        data(
+            "archive: a kind that is not known (zstd, 7z, rar)",
+            DAMAGED,
+            b"\x28\xb5\x2f\xfd" + bytes(999),
+            "neither a zip nor a tar archive",
+        ),
+        data(
+            "archive: a member that is a file and a folder",
+            DAMAGED,
+            tar_of({"pets/cat": b"cat", "pets/cat/1.jpg": b"cat"}),
+            "cannot be unpacked",
+        ),
+        data("archive: names that are not UTF-8", DAMAGED, invalid_utf8(), "cannot be unpacked"),
+        data("archive: a larger member than it says", DAMAGED, understated(), "Bad CRC-32"),
+        data("tar archive: a negative size", DAMAGED, negative_size(), "-1,536 bytes"),
+        data(
+            "tar archive: a name of 1 GiB",
+            DAMAGED,
+            tar_header(GIBIBYTE, tarfile.GNUTYPE_LONGNAME),
+            "a header of 1,073,741,824 bytes",
+        ),
+        data(
+            "archive: a name that is too long for a file",
+            DAMAGED,
+            zip_of({"x" * 300: b""}),
+            "File name too long",
+        ),
+    ],
+)
+def test_what_is_refused(tmp_path: Path, content: bytes, message: str):
+    with pytest.raises(InputError, match=message):
+        unpacked(content, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_names_that_are_alike(tmp_path: Path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in (("a.jpg", "old"), ("A.jpg", "other"), ("a.jpg", "new")):
+            archive.writestr(name, content)
+    assert unpacked(buffer.getvalue(), tmp_path) in (
+        {"a.jpg": b"new", "A.jpg": b"other"},
+        {"a.jpg": b"new"},  # where names that differ in case only are one
+        {"A.jpg": b"new"},
+    )
+
+
+def test_an_archive_inside_an_archive_is_a_file(tmp_path: Path):
+    inner = zip_of(PICTURES)
+    for number, pack in enumerate((tar_of, zip_of)):
+        (tmp_path / str(number)).mkdir()
+        # A zip archive is known by its end, which is here also near the end of the outer one.
+        small = {"pets/inner.zip": zip_of({"1.jpg": b"cat"})}
+        assert unpacked(pack(small), tmp_path / str(number)) == small
+    assert unpacked(tar_of({"inner.zip": inner}), tmp_path) == {"inner.zip": inner}
+
+
+BOMB = "refused in one line, within a second, nothing is written"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        data("zip archive: 10 GiB of zeros in 10 MiB", BOMB, zip_bomb),
+        data("tar.gz archive: 10 GiB of zeros in 10 MiB", BOMB, tar_bomb),
+    ],
+)
+def test_a_decompression_bomb_is_refused(tmp_path: Path, content):
+    bomb = content(10 * GIBIBYTE)
+    assert len(bomb) < 11 * MEBIBYTE
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"unpacks to 10,737,418,240 bytes or more, over 100 ti"):
+        unpacked(bomb, tmp_path)
+    assert time.monotonic() - start < 5  # to unpack it takes ten times as long
+    assert not list((tmp_path / "unpacked").iterdir())
+
+
+def test_the_bombs_are_real(tmp_path: Path):
+    for number, bomb in enumerate((zip_bomb, tar_bomb)):
+        (tmp_path / str(number)).mkdir()
+        size = 128 * MEBIBYTE
+        try:
+            assert unpacked(bomb(size), tmp_path / str(number)) == {"zeros.jpg": bytes(size)}
+        except InputError as error:
+            assert "Bad CRC-32" in str(error)  # which was not computed
+        assert (tmp_path / str(number) / "unpacked/zeros.jpg").stat().st_size > 0.99 * size
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        data("disk: less room than a zip archive needs", DAMAGED, zip_of(PICTURES)),
+        data("disk: less room than a tar archive needs", DAMAGED, tar_of(PICTURES)),
+    ],
+)
+def test_an_archive_that_does_not_fit_is_refused(
+    tmp_path: Path, content: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    usage = archives.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(InputError, match=r"unpacked: no space .*300.0 kB needed, 1.0 kB free"):
+        unpacked(content, tmp_path)
+    assert not list((tmp_path / "unpacked").iterdir())
+
+
+LIMITED = """
+import resource
+from pathlib import Path
+from image_classifier.archives import unpack
+from image_classifier.errors import run
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+run(lambda: unpack(Path("archive"), Path("unpacked"), "pets.zip"), Path.cwd())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
+@pytest.mark.fault(
+    "Data", "disk: full, or a file too large for it, while unpacking", "one line with the room"
+)
+def test_a_full_disk_is_named(tmp_path: Path):
+    (tmp_path / "archive").write_bytes(zip_of(PICTURES))
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(REPOSITORY / "src")},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert "error: unpacked: File too large (300.0 kB needed, " in line
