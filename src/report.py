@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -34,12 +35,13 @@ def write(path: Path, page: str) -> None:
     Raises:
         InputError: if it cannot be written.
     """
-    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished = path.parent / f".{path.name}.unfinished"
     try:
         unfinished.write_text(page, encoding="utf-8")
         unfinished.replace(path)
     except OSError as error:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink()
         raise InputError(f"--output: {path} cannot be written: {error.strerror}") from None
 
 

@@ -36,6 +36,7 @@ def main() -> None:
 
     sweep = read_sweep(arguments.file, params)
     trial_count = min(arguments.trials or sweep.trials, sweep.combinations)
+    jobs = min(arguments.jobs, trial_count)
     results = arguments.file.with_suffix("")  # ignored by Git
 
     name_the_committer()
@@ -51,7 +52,7 @@ def main() -> None:
     except LockError:
         raise InputError(f"{arguments.file}: this search is running already") from None
 
-    with TrialPool(COPIES / results.name, arguments.jobs, source, parent, cache) as pool:
+    with TrialPool(COPIES / results.name, jobs, source, parent, cache) as pool:
         results.mkdir(exist_ok=True)
         identity = identify(parent, source, pool.prepared, sweep.model_dump(exclude={"trials"}))
         study = open_study(results / "trials.sqlite3", identity, sweep, params.train.epochs)
@@ -93,7 +94,7 @@ def main() -> None:
                 objective,
                 n_trials=trial_count - done,
                 timeout=arguments.timeout,
-                n_jobs=arguments.jobs,
+                n_jobs=jobs,
                 catch=(TrialError,),
                 callbacks=[report],
             )
@@ -115,7 +116,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "file",
-        type=Path,
+        type=yaml_file,
         nargs="?",
         default=Path("sweeps/learning_rate.yaml"),
         help="what to search, and how (default: %(default)s)",
@@ -126,12 +127,22 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def yaml_file(text: str) -> Path:
+    """A path for argparse; what comes of the search goes to a folder of its name without .yaml."""
+    path = Path(text)
+    if path.suffix != ".yaml":
+        raise argparse.ArgumentTypeError(
+            f"found {text!r}; allowed: a file whose name ends in .yaml"
+        )
+    return path
+
+
 def positive(kind: type) -> type:
     """A converter for argparse that takes numbers above 0."""
 
     def convert(text: str) -> float:
         if not (number := kind(text)) > 0:
-            raise argparse.ArgumentTypeError(f"found {text}, it takes a number above 0")
+            raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a number above 0")
         return number
 
     convert.__name__ = kind.__name__  # argparse names it in its message

@@ -15,6 +15,7 @@ import pytest
 from conftest import REPOSITORY
 from image_classifier import archives
 from image_classifier.archives import unpack
+from image_classifier.disk import NoSpaceError
 from image_classifier.errors import InputError
 
 PICTURES = {"pets/cat/1.jpg": b"cat" * 100_000, "pets/dog/1.jpg": b"dog"}
@@ -315,8 +316,9 @@ def test_an_archive_that_does_not_fit_is_refused(
 ):
     usage = archives.shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(archives.shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(InputError, match=r"unpacked: no space .*300.0 kB needed, 1.0 kB free"):
-        unpacked(content, tmp_path)
+    (tmp_path / "archive").write_bytes(content)
+    with pytest.raises(NoSpaceError, match=r"unpacked: no space .*300.0 kB needed, 1.0 kB free"):
+        unpack(tmp_path / "archive", tmp_path / "unpacked", "pets.zip")
     assert not list((tmp_path / "unpacked").iterdir())
 
 

@@ -63,9 +63,9 @@ class StopAtNaN(keras.callbacks.Callback):
             if not math.isfinite(value):
                 learning_rate = float(self.model.optimizer.learning_rate)
                 raise InputError(
-                    f"train.learning_rate: found {learning_rate:.7g}; the training diverges, after "
-                    f"epoch {epoch + 1} its {name} is {value}; allowed: a lower one, or look for "
-                    "other reasons in dvclive/train/report.html"
+                    f"train.learning_rate: found {learning_rate:.7g}, with which the training "
+                    f"diverges: after epoch {epoch + 1} its {name} is {value}; try a lower one, "
+                    "and look at dvclive/train/report.html"
                 )
 
 

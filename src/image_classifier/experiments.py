@@ -136,8 +136,10 @@ def find_experiments(names: Sequence[str]) -> list[Experiment]:
 
 def _resolve(repo: Repo, name: str, known: Sequence[str]) -> str:
     try:
-        return resolve_rev(repo.scm, name)
-    except RevError as error:
+        revision = resolve_rev(repo.scm, name)
+        repo.scm.resolve_commit(revision)
+        return revision
+    except (RevError, AttributeError) as error:  # the latter where it is no commit
         if "ambiguous" in str(error):
             raise InputError(
                 f"{name}: experiments of several commits have this name; "

@@ -1,15 +1,13 @@
 """Typed parameters: what `params.yaml` may say, checked before anything slow is imported."""
 
-import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TypeVar
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
+from pydantic import Field, ValidationError
 
-from image_classifier.errors import InputError
+from image_classifier.checked_yaml import Section, explain, read_yaml, refusal
 
 PARAMS_FILE = Path("params.yaml")
 
@@ -71,29 +69,27 @@ MINIMUM_SIZE = {
     **{name: backbone.minimum_size for name, backbone in KERAS_APPLICATIONS.items()},
 }
 
-PositiveInt = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0, lt=2**32)]
+BackboneName = Literal[tuple(MINIMUM_SIZE)]
+
+PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]  # more is a slip of the keyboard
+PictureCount = Annotated[int, Field(ge=0, le=1_000)]
+Filters = Annotated[int, Field(ge=1, le=4_096)]
+Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Section(BaseModel):
-    """A section of `params.yaml`: every key is required, none is added, no type is converted."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
-
-
-AnySection = TypeVar("AnySection", bound=Section)
+ONE_LINE = r"^[^\x00-\x1f]+$"
+Source = Annotated[str, Field(pattern=ONE_LINE, description="a URL, an archive or a folder")]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="64 of 0 to 9 and a to f")]
+Weights = Annotated[str, Field(pattern=ONE_LINE, description="imagenet, random or a weights file")]
 
 
 class DownloadParams(Section):
     dataset: Literal["digits", "cats_and_dogs", "fashion_mnist", "image_folder"]
-    source: Annotated[str, Field(min_length=1)] | None
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    source: Source | None
+    sha256: Sha256 | None
 
 
 class PrepareParams(Section):
-    image_size: Annotated[int, Field(ge=8, le=4096)]
+    image_size: Annotated[int, Field(ge=8, le=4_096)]
     color_mode: Literal["rgb", "grayscale"]
     views: PositiveInt
     horizontal_flip: bool
@@ -109,24 +105,22 @@ class PrepareParams(Section):
 
 
 class ModelParams(Section):
-    backbone: str
-    weights: Annotated[str, Field(min_length=1)]
-    fine_tune_layers: Count
-    conv1_filters: PositiveInt
-    conv2_filters: PositiveInt
-    dense_units: PositiveInt
-
-    @field_validator("backbone")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in MINIMUM_SIZE:
-            raise ValueError(_did_you_mean(name, MINIMUM_SIZE))
-        return name
+    backbone: BackboneName
+    weights: Weights
+    fine_tune_layers: Annotated[int, Field(ge=0, le=1_000)]
+    conv1_filters: Filters
+    conv2_filters: Filters
+    dense_units: Annotated[int, Field(ge=1, le=16_384)]
 
     @property
     def frozen(self) -> bool:
         """Whether no weight of the backbone is trained: then its features are computed once."""
         return self.backbone != "cnn" and self.fine_tune_layers == 0
+
+    @property
+    def smallest(self) -> int:
+        """Height and width of the smallest picture that the backbone takes, in pixels."""
+        return MINIMUM_SIZE[self.backbone]
 
 
 class TrainParams(Section):
@@ -136,12 +130,12 @@ class TrainParams(Section):
     stop_after: PositiveInt | None
     dropout: Annotated[float, Field(ge=0, lt=1)]
     seed: Seed
-    log_images: Count
+    log_images: PictureCount
 
 
 class EvaluateParams(Section):
-    calibration_bins: PositiveInt
-    log_images: Count
+    calibration_bins: Annotated[int, Field(ge=1, le=1_000)]
+    log_images: PictureCount
     check_images: PositiveInt
 
 
@@ -154,104 +148,79 @@ class Params(Section):
     train: TrainParams
     evaluate: EvaluateParams
 
-    def contradictions(self) -> list[str]:
-        """Pairs of values that are allowed alone and not together, a line each."""
-        download, prepare, model, train = self.download, self.prepare, self.model, self.train
-        smallest = MINIMUM_SIZE[model.backbone]
-        found = {
-            "download.source: found null; image_folder needs a folder, an archive or a URL": (
-                download.dataset == "image_folder" and download.source is None
-            ),
-            "download.source: found a value; digits come with scikit-learn, allowed: null": (
-                download.dataset == "digits" and download.source is not None
-            ),
-            "download.sha256: found a value; it checks the archive named by download.source": (
-                download.sha256 is not None and download.source is None
-            ),
-            f"prepare.image_size: found {prepare.image_size}; "
-            f"{model.backbone} takes {smallest} pixels or more": prepare.image_size < smallest,
-            f"prepare.color_mode: found 'grayscale'; {model.backbone} takes 'rgb'": (
-                model.backbone != "cnn" and prepare.color_mode != "rgb"
-            ),
-            f"prepare.views: found {prepare.views}; "
-            f"train.epochs is {train.epochs}, and an epoch uses one view": (
-                model.frozen and prepare.views > train.epochs
-            ),
-            f"prepare.views: found {prepare.views}; without horizontal_flip and rotation "
-            "all views are the same, allowed: 1": (
-                model.frozen and prepare.views > 1 and not prepare.augments
-            ),
-            f"train.stop_after: found {train.stop_after}; train.epochs is {train.epochs}": (
-                (train.stop_after or 0) > train.epochs
-            ),
-            "prepare.validation_fraction + prepare.test_fraction: "
-            "found 1 or more; pictures must be left to train on": (
-                prepare.validation_fraction + prepare.test_fraction >= 1
-            ),
-        }
-        return [message for message, contradicts in found.items() if contradicts]
+
+# Values that are allowed alone and not together: what is said of them, and when.
+CONTRADICTIONS: dict[str, Callable[[Params], bool]] = {
+    "download.source: found null; allowed with image_folder: a URL, an archive or a folder": (
+        lambda p: p.download.dataset == "image_folder" and p.download.source is None
+    ),
+    "download.source: found {download.source!r}; digits come with scikit-learn, allowed: null": (
+        lambda p: p.download.dataset == "digits" and p.download.source is not None
+    ),
+    "download.sha256: found {download.sha256!r}; it checks the archive named by download.source, "
+    "which is null, allowed: null": lambda p: (
+        p.download.sha256 is not None and p.download.source is None
+    ),
+    "prepare.image_size: found {prepare.image_size}; {model.backbone} takes {model.smallest} "
+    "pixels or more": lambda p: p.prepare.image_size < p.model.smallest,
+    "prepare.color_mode: found 'grayscale'; {model.backbone} takes rgb": lambda p: (
+        p.model.backbone != "cnn" and p.prepare.color_mode == "grayscale"
+    ),
+    "prepare.views: found {prepare.views}; train.epochs is {train.epochs}, and an epoch uses one "
+    "view, allowed: 1 to {train.epochs}": lambda p: (
+        p.model.frozen and p.prepare.views > p.train.epochs
+    ),
+    "prepare.views: found {prepare.views}; without horizontal_flip and rotation all views are the "
+    "same, allowed: 1": lambda p: p.model.frozen and p.prepare.views > 1 and not p.prepare.augments,
+    "train.stop_after: found {train.stop_after}; train.epochs is {train.epochs}, allowed: "
+    "1 to {train.epochs}, or null": lambda p: (p.train.stop_after or 0) > p.train.epochs,
+    "prepare.validation_fraction + prepare.test_fraction: found 1 or more; allowed: below 1, "
+    "so that pictures are left to train on": lambda p: (
+        p.prepare.validation_fraction + p.prepare.test_fraction >= 1
+    ),
+}
 
 
 def read_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check `params.yaml`.
 
-    It is read with ruamel.yaml because DVC reads it so: `1e-3` is a number to both, while YAML 1.1
-    readers (PyYAML) take it for text.
-
     Raises:
         InputError: with one line for each thing wrong in the file.
     """
-    params = read_section(path, Params)
-    if reasons := params.contradictions():
+    values = read_yaml(path)
+    if reasons := find_errors(values):
         raise refusal(path, reasons)
-    return params
+    return Params.model_validate(values)
 
 
-def read_section(path: Path, section: type[AnySection]) -> AnySection:
-    """Read a YAML file that has the keys of `section`.
+def find_errors(values: object, varying: Iterable[tuple[str, str]] = ()) -> list[str]:
+    """What is wrong with the values of a `params.yaml`, a line each.
 
-    Raises:
-        InputError: with one line for each thing wrong in the file.
+    Values are said to contradict each other only where each of them is right alone.
+
+    Args:
+        values: of the whole file.
+        varying: section and key of values that contradict nothing, as they take others in turn.
     """
+    reasons = []
+    left_out = set(varying)
     try:
-        values = YAML(typ="safe").load(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: not found in {Path.cwd()}") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    try:
-        return section.model_validate(values)
+        Params.model_validate(values)
     except ValidationError as error:
-        raise refusal(path, explain(error, section)) from None
-
-
-def refusal(path: Path, reasons: Sequence[str]) -> InputError:
-    """The error that tells what is wrong in a file, a line for each of the `reasons`."""
-    return InputError("\n       ".join(f"{path}: {reason}" for reason in reasons))
-
-
-def explain(error: ValidationError, section: type[Section]) -> list[str]:
-    """A line for each thing that pydantic found wrong with the values of `section`."""
-    return [_explain(details, section) for details in error.errors()]
-
-
-def _explain(details: dict, root: type[Section]) -> str:
-    *sections, key = details["loc"] or ("the file",)
-    name = ".".join(map(str, details["loc"])) or "the file"
-    if details["type"] == "missing":
-        return f"{name}: missing"
-    if details["type"] == "extra_forbidden":
-        section = root.model_fields[sections[0]].annotation if sections else root
-        return f"{name}: {_did_you_mean(key, section.model_fields)}"
-    if details["type"] == "model_type":
-        return f"{name}: found {details['input']!r}; allowed: a section of key: value lines"
-    reason = details["msg"].removeprefix("Value error, ").replace("Input should", "it should")
-    return f"{name}: found {details['input']!r}; {reason}"
-
-
-def _did_you_mean(name: object, allowed: object) -> str:
-    """Say that `name` is unknown, with the nearest of the `allowed` names, or all of them."""
-    near = difflib.get_close_matches(str(name), list(allowed), n=1)
-    return (
-        f"unknown; did you mean {near[0]!r}?" if near else f"unknown; allowed: {', '.join(allowed)}"
-    )
+        reasons = explain(error, Params)
+        left_out |= {details["loc"][:2] for details in error.errors(include_url=False)}
+    sections = {}
+    for name, field in Params.model_fields.items():
+        section = values.get(name) if isinstance(values, dict) else None
+        right = {
+            key: section[key]
+            for key in field.annotation.model_fields
+            if isinstance(section, dict) and key in section and (name, key) not in left_out
+        }
+        sections[name] = field.annotation.model_construct(**right)
+    params = Params.model_construct(**sections)
+    for message, contradicts in CONTRADICTIONS.items():
+        with suppress(AttributeError):  # one of the values is left out
+            if contradicts(params):
+                reasons.append(message.format(**sections))
+    return reasons

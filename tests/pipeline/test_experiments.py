@@ -222,18 +222,6 @@ def test_a_model_that_does_not_fit_the_data_is_noticed(project: Project):
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_parameters_are_checked_before_anything_is_lost(project: Project):
-    before = project.files("models", "dvclive", "data")
-    project.set_params({"train": {"learning_rate": "fast", "epochs": 0}})
-    for script in ("download", "prepare", "train", "evaluate"):
-        done = project.run("python", f"src/{script}.py", fails=True)
-        assert done.returncode == 1
-        assert "train.learning_rate: found 'fast'" in done.stderr
-        assert "train.epochs: found 0" in done.stderr
-        assert "Traceback" not in done.stderr
-    assert project.files("models", "dvclive", "data") == before
-
-
 def test_arrays_for_another_network_are_named(project: Project):
     project.set_params({"prepare": {"image_size": 20}})
     done = project.run("python", "src/train.py", fails=True)

@@ -1,0 +1,146 @@
+"""The same work done elsewhere, in another way, or beside other work gives the same bytes."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from conftest import Project
+from running import Run
+
+RESULTS = ("data", "models", "dvclive/train", "dvclive/evaluate")
+PREPARED = {"image_size": 32, "horizontal_flip": True, "rotation": 0.1}
+NETWORKS = {
+    "from scratch": {"prepare": PREPARED},
+    "fine-tuning": {
+        "prepare": PREPARED,
+        "model": {"backbone": "efficientnet_lite0", "fine_tune_layers": 2},
+    },
+    "on features": {
+        "prepare": {**PREPARED, "views": 2},
+        "model": {"backbone": "efficientnet_lite0"},
+    },
+}
+
+
+@pytest.fixture
+def project(trained_project: Project) -> Project:
+    return trained_project
+
+
+def in_reverse(folder: Path, target: Path) -> Path:
+    """Copy class folders, the last file first: most disks then list them in another order."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_file():
+            copied = target / path.relative_to(folder)
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copied)
+    return target
+
+
+def run_stages(project: Project, **environment: str) -> dict[str, bytes]:
+    """Run the scripts from another folder; gives all that they leave."""
+    away = Project(project.root.parent, Path(project.environment["HOME"]))
+    away.environment |= {"DVC_ROOT": str(project.root), **environment}
+    for stage in ("download", "prepare", "train", "evaluate"):
+        away.run("python", str(project.root / f"src/{stage}.py"))
+    return project.files(*RESULTS)
+
+
+def differing(first: dict[str, bytes], second: dict[str, bytes]) -> list[str]:
+    return [name for name in first | second if first.get(name) != second.get(name)]
+
+
+@pytest.mark.parametrize(
+    "network", [pytest.param(name, marks=pytest.mark.slow) for name in NETWORKS]
+)
+@pytest.mark.fault(
+    "Determinism",
+    "another folder, hash seed, order of files, one core instead of all",
+    "byte-identical outputs of every stage",
+)
+def test_outputs_are_the_same_bytes(project: Project, network: str, tmp_path: Path, pictures: Path):
+    project.set_params(NETWORKS[network])
+    first = run_stages(project, PYTHONHASHSEED="1")
+    source = in_reverse(pictures, tmp_path / "reversed")
+    project.set_params({"download": {"source": str(source)}})
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(allowed)})  # what is started from here has one core
+    try:
+        second = run_stages(project, PYTHONHASHSEED="2")
+    finally:
+        os.sched_setaffinity(0, allowed)
+    assert not differing(first, second)
+
+
+@pytest.mark.fault(
+    "Two at once",
+    "two `dvc exp run --temp`, and `report.py` meanwhile",
+    "both are as if alone, the report is written",
+)
+def test_two_runs_and_a_report(project: Project):
+    before = project.files(*RESULTS)
+    rates = ("0.002", "0.003")
+    commands = [
+        (
+            "dvc",
+            "exp",
+            "run",
+            "--temp",
+            "--name",
+            f"rate-{rate}",
+            "-S",
+            f"train.learning_rate={rate}",
+        )
+        for rate in rates
+    ]
+    with Run(project, commands[0]) as first, Run(project, commands[1]) as second:
+        first.seconds_until("Running stage 'train'")
+        second.seconds_until("Running stage 'train'")
+        project.run("python", "src/report.py", "HEAD")
+        for run in (first, second):
+            assert run.process.wait() == 0, run.output
+    assert project.files(*RESULTS) == before
+    check_experiments(project, rates)
+
+
+@pytest.mark.slow
+@pytest.mark.fault("Two at once", "a queue with two jobs", "both are as if alone")
+def test_a_queue_with_two_jobs(project: Project):
+    before = project.files(*RESULTS)
+    rates = ("0.002", "0.003")
+    for rate in rates:
+        project.run(
+            *("dvc", "exp", "run", "--queue", "--name", f"rate-{rate}"),
+            *("-S", f"train.learning_rate={rate}"),
+        )
+    project.run("dvc", "queue", "start", "--jobs", "2")
+    try:
+        subprocess.run(
+            ["dvc", "queue", "logs", "--follow", f"rate-{rates[0]}"],
+            cwd=project.root,
+            env=project.environment,
+            capture_output=True,
+        )
+        for rate in rates:
+            project.run("dvc", "queue", "logs", "--follow", f"rate-{rate}")
+    finally:
+        project.run("dvc", "queue", "stop", "--kill")
+    assert project.files(*RESULTS) == before
+    check_experiments(project, rates)
+
+
+def check_experiments(project: Project, rates: tuple[str, ...]) -> None:
+    """Each experiment has what the same parameters give in the workspace, alone."""
+    for rate in rates:
+        project.run(
+            "dvc", "exp", "run", "-S", f"train.learning_rate={rate}", "--name", f"alone-{rate}"
+        )
+        listed = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout
+        names = {name.split("/")[-1]: name for name in listed.split()}
+        changed = project.run(
+            "git", "diff", "--name-only", names[f"rate-{rate}"], names[f"alone-{rate}"]
+        ).stdout.splitlines()
+        assert all("dvclive/system/" in path for path in changed), changed
