@@ -11,9 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
-
+from image_classifier.checked_yaml import read_yaml
 from image_classifier.errors import InputError
 from image_classifier.hashing import sha256_of
 from image_classifier.params import PARAMS_FILE
@@ -37,7 +35,7 @@ class StageInputs:
             stage: its name in dvc.yaml.
         """
         self._stage = stage
-        declared = YAML(typ="safe").load(PIPELINE)["stages"][stage]
+        declared = read_yaml(PIPELINE)["stages"][stage]
         self._dependencies, self._params = declared["deps"], declared["params"]
         self._known = self._look()
 
@@ -82,12 +80,12 @@ class StageInputs:
             else:
                 found[str(path)] = max(_walk(path), default=None)
         try:
-            values = YAML(typ="safe").load(PARAMS_FILE)
+            values = read_yaml(PARAMS_FILE)
             for name in self._params:
                 section, _, key = name.partition(".")
                 part = {key: values[section][key]} if key else values[section]
                 found |= {f"{section}.{key}": json.dumps(value) for key, value in part.items()}
-        except (OSError, UnicodeDecodeError, YAMLError, LookupError, TypeError, AttributeError):
+        except (InputError, LookupError, TypeError, AttributeError):
             found[str(PARAMS_FILE)] = None  # no valid file, as it was when the stage began
         return found
 
