@@ -84,6 +84,8 @@ def main() -> None:
             return metrics[sweep.metric]
 
         def report(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+            if pool.interrupted:
+                return
             done = len(finished_trials(study))
             print(f"{done:>4}/{trial_count}  {describe(trial, sweep.metric)}", flush=True)
 

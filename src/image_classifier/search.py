@@ -207,7 +207,7 @@ def open_study(storage: Path, identity: str, sweep: Sweep, epochs: int) -> optun
         sweep: the search.
         epochs: of a trial that is not stopped.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # a failed trial has its own line
     study = optuna.create_study(
         storage=f"sqlite:///{storage}",
         study_name=identity,

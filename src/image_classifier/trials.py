@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 
 from image_classifier.errors import InputError
 from image_classifier.git import git
@@ -143,6 +143,7 @@ class TrialPool:
         self.prepared = folder / "0/dvc.lock"
         """The lock file in which the prepared data of the trials is recorded."""
         self._folder = folder
+        self._handlers: dict[int, Callable] = {}
         self._processes = []
         self._idle: queue.SimpleQueue[TrialProcess] = queue.SimpleQueue()
         for number in range(count):
@@ -162,19 +163,21 @@ class TrialPool:
 
     def __enter__(self) -> "TrialPool":
         # Optuna waits for its threads, and they for their trials, which may take hours.
-        self._handler = signal.signal(signal.SIGINT, self._interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._handlers[number] = signal.signal(number, self._interrupt)
         return self
 
     def __exit__(
         self, kind: type | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        signal.signal(signal.SIGINT, self._handler)
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
         for process in self._processes:
             process.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _interrupt(self, *_: object) -> None:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.interrupted = True
         for process in self._processes:
             process.stop()
-        raise KeyboardInterrupt
+        self._handlers[number](number, frame)
