@@ -50,8 +50,11 @@ def run(main: Callable[[], None], folder: Path = REPOSITORY) -> None:
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             place = f"{error.filename}: " if error.filename else ""
             sys.exit(f"error: {place}{os.strerror(error.errno)}")
-        if isinstance(error, MemoryError):
-            sys.exit(f"error: not enough memory: {error}".removesuffix(": "))
+        # TensorFlow, which is not imported here, has an error of its own, and the reason far down.
+        if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
+            lines = str(error).splitlines()
+            reason = next((line for line in lines if "OOM" in line), " ".join(lines[:1]))
+            sys.exit(f"error: not enough memory: {reason}")
         raise
 
 
@@ -84,11 +87,11 @@ def _end_with_dvc(parent: int) -> None:
     """
     import psutil  # not at the top: only stages under DVC need it
 
-    alive = {process.pid for process in psutil.Process().parents()}
     try:
+        alive = {process.pid for process in psutil.Process().parents()}
         locks = json.loads(Path(os.environ["DVC_ROOT"], ".dvc/tmp/rwlock").read_text())["write"]
         orphaned = bool(locks) and alive.isdisjoint(lock["pid"] for lock in locks.values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, psutil.Error):
         orphaned = False  # a DVC that keeps its locks in another way
     while not orphaned:
         time.sleep(WATCH_INTERVAL)

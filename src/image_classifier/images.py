@@ -49,6 +49,8 @@ def load_image(path: Path | str, image_size: int, color_mode: str) -> np.ndarray
     """
     try:
         return _decode(path, image_size, color_mode)
+    except MemoryError:
+        raise MemoryError(f"{path} cannot be decoded") from None
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
         raise InputError(f"{path}: {_reason(error, Path(path))}") from None
 
@@ -73,9 +75,15 @@ def load_for_display(path: Path, longer_side: int) -> Image.Image:
 
 
 def unreadable_reason(path: Path) -> str | None:
-    """Why a picture cannot be decoded, or None if it can. All of the file is read."""
+    """Why a picture cannot be decoded, or None if it can. All of the file is read.
+
+    Raises:
+        MemoryError: if that is not the file's fault, but there is too little memory now.
+    """
     try:
         _decode(path, image_size=8, color_mode="rgb")
+    except MemoryError:
+        raise MemoryError(f"{path} cannot be decoded") from None
     except Exception as error:
         return _reason(error, path)
     return None

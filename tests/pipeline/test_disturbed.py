@@ -187,3 +187,14 @@ def test_a_full_disk_costs_nothing(
     assert project.files(*kept) == before
     ballast.unlink()
     project.run("python", f"src/{stage}.py")
+
+
+@pytest.mark.fault("Memory", "too little to prepare the pictures", "one line with what was needed")
+def test_too_little_memory_is_said(project: Project):
+    before = project.files("data", "models")
+    project.set_params({"prepare": {"image_size": 2048}})
+    command = "ulimit -v 1500000; exec python src/prepare.py"  # KiB, of addresses
+    done = project.run("bash", "-c", command, fails=True)
+    assert done.returncode == 1
+    check_one_line(done.stderr, "not enough memory: ", "2048, 2048, 3")
+    assert project.files("data", "models") == before
