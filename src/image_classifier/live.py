@@ -2,11 +2,12 @@
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from pathlib import Path
 
+from dvc_render.base import Renderer
 from dvc_render.image import ImageRenderer
 from dvclive import Live, monitor_system, report
 from dvclive.env import DVC_ROOT
@@ -14,12 +15,16 @@ from dvclive.plots import NumpyEncoder
 from dvclive.serialize import dump_json
 from ruamel.yaml import YAML
 
-from image_classifier.disk import scratch_folder
+from image_classifier.disk import enough_space, scratch_folder
 from image_classifier.git import name_the_committer
 
 # DVC's own page loads Vega from the network; this one carries it. `dvc plots show` uses it too.
 PAGE = Path(".dvc/plots/page.html")
 _all_images = report.get_image_renderers
+_PLOT_FINDERS = {
+    name: getattr(report, name)
+    for name in ("get_scalar_renderers", "get_sklearn_plot_renderers", "get_custom_plot_renderers")
+}
 REPORT_INTERVAL = 2  # seconds; an open report.html looks for a newer one every 5
 
 
@@ -63,6 +68,8 @@ def open_live(folder: str, save_stage: str | None = None) -> Live:
         name_the_committer()
     report.render_html = partial(report.render_html, html_template=PAGE)
     report.get_image_renderers = _newest_images
+    for name, find in _PLOT_FINDERS.items():
+        setattr(report, name, partial(_in_order, find))
     # DVCLive would rewrite dvc.yaml, where plots, metrics and the model are declared by hand.
     live = LiveWithReport(folder, report="html", dvcyaml=False, save_dvc_exp=save_experiment)
     if save_experiment and live._dvc_repo:
@@ -81,8 +88,16 @@ def replacing(folder: str) -> Iterator[Path]:
 
     Whoever looks meanwhile sees either the old files or the new ones, and if the block fails the
     old ones stay. Git's ignore files stay in any case: DVC keeps them.
+
+    Raises:
+        NoSpaceError: if there is no room for as much as the old files have.
     """
-    with scratch_folder(Path(".dvc/tmp/logging")) as scratch:
+    files = [path for path in Path(folder).rglob("*") if path.is_file()]
+    size = sum(path.stat().st_size for path in files)
+    with (
+        enough_space(Path(folder), size),
+        scratch_folder(Path(".dvc/tmp/logging")) as scratch,
+    ):
         yield scratch
         names = {path.relative_to(scratch) for path in scratch.rglob("*")}
         for name in sorted(names):
@@ -91,9 +106,8 @@ def replacing(folder: str) -> Iterator[Path]:
                 target.mkdir(parents=True, exist_ok=True)
             else:
                 source.replace(target)
-        for path in Path(folder).rglob("*"):
-            kept = path.name == ".gitignore" or path.relative_to(folder) in names
-            if path.is_file() and not kept:
+        for path in files:
+            if path.name != ".gitignore" and path.relative_to(folder) not in names:
                 path.unlink()
 
 
@@ -136,13 +150,18 @@ def _declared_tables() -> dict[Path, list[str]]:
     }
 
 
+def _in_order(find: Callable[..., list[Renderer]], *arguments: object) -> list[Renderer]:
+    """The plots of the report by name: the disk may have their files in any order."""
+    return sorted(find(*arguments), key=lambda renderer: renderer.name)
+
+
 def _newest_images(folder: Path) -> list[ImageRenderer]:
     """The images of the report; of a series, named by its steps in one folder, only the last.
 
     DVCLive embeds them all, anew at each step.
     """
     newest: dict[Path, ImageRenderer] = {}
-    for renderer in _all_images(folder):
+    for renderer in _in_order(_all_images, folder):
         path = Path(renderer.name)
         series = path.parent if path.stem.isdigit() else path
         if series not in newest or int(Path(newest[series].name).stem) < int(path.stem):

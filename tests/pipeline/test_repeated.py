@@ -3,13 +3,12 @@
 import csv
 import io
 import os
-import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from conftest import Project
+from conftest import Project, stages_run
 from running import Run
 
 RESULTS = ("data", "models", "dvclive/train", "dvclive/evaluate")
@@ -26,6 +25,36 @@ NETWORKS = {
         "model": {"backbone": "efficientnet_lite0"},
     },
 }
+# Python reads this at its start: folders list their files in the opposite order.
+REVERSE = """
+import os
+
+listdir, scandir = os.listdir, os.scandir
+
+
+class ReversedScan:
+    def __init__(self, *path):
+        with scandir(*path) as entries:
+            self._entries = iter(list(entries)[::-1])
+
+    def __iter__(self):
+        return self._entries
+
+    def __next__(self):
+        return next(self._entries)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    close = __exit__
+
+
+os.listdir = lambda *path: listdir(*path)[::-1]
+os.scandir = ReversedScan
+"""
 
 
 @pytest.fixture
@@ -33,20 +62,10 @@ def project(trained_project: Project) -> Project:
     return trained_project
 
 
-def in_reverse(folder: Path, target: Path) -> Path:
-    """Copy class folders, the last file first: most disks then list them in another order."""
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_file():
-            copied = target / path.relative_to(folder)
-            copied.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copied)
-    return target
-
-
 def run_stages(project: Project, **environment: str) -> dict[str, bytes]:
     """Run the scripts from another folder; gives all that they leave."""
     away = Project(project.root.parent, Path(project.environment["HOME"]))
-    away.environment |= {"DVC_ROOT": str(project.root), **environment}
+    away.environment = {**project.environment, "DVC_ROOT": str(project.root), **environment}
     for stage in ("download", "prepare", "train", "evaluate"):
         away.run("python", str(project.root / f"src/{stage}.py"))
     return project.files(*RESULTS)
@@ -63,12 +82,26 @@ def differing(first: dict[str, bytes], second: dict[str, bytes]) -> list[str]:
     "another folder, hash seed, order of files on disk",
     "byte-identical outputs of every stage",
 )
-def test_outputs_are_the_same_bytes(project: Project, network: str, tmp_path: Path, pictures: Path):
+def test_outputs_are_the_same_bytes(project: Project, network: str, tmp_path: Path):
     project.set_params(NETWORKS[network])
     first = run_stages(project, PYTHONHASHSEED="1")
-    source = in_reverse(pictures, tmp_path / "reversed")
-    project.set_params({"download": {"source": str(source)}})
+    (tmp_path / "reverse").mkdir()
+    (tmp_path / "reverse/sitecustomize.py").write_text(REVERSE)
+    project.environment["PYTHONPATH"] = str(tmp_path / "reverse")
+    assert "Reversed" in project.run("python", "-c", "import os; print(os.scandir)").stdout
     assert not differing(first, run_stages(project, PYTHONHASHSEED="2"))
+
+
+@pytest.mark.fault(
+    "Determinism", "a comment in params.yaml, and new times of all files", "nothing runs again"
+)
+def test_a_change_of_nothing_runs_nothing(project: Project):
+    with (project.root / "params.yaml").open("a") as file:
+        file.write("# a comment\n")
+    for path in project.root.rglob("*"):
+        if path.is_file() and ".git" not in path.parts and ".dvc" not in path.parts:
+            path.touch()
+    assert stages_run(project.run("dvc", "repro").stdout) == []
 
 
 @pytest.mark.slow
