@@ -19,7 +19,8 @@ def main(callbacks: Sequence = ()):
     """Train as params.yaml says, from where an earlier start of it was interrupted.
 
     Args:
-        callbacks: of Keras, besides those below; one that stops the training is recorded as
+        callbacks: of Keras, besides those below. With any, this is a trial of a search: it begins
+            anew after an interruption, and if one of them stops the training, this is recorded as
             train.stop_after, which stops it there again.
 
     Returns:
@@ -65,11 +66,9 @@ def main(callbacks: Sequence = ()):
         best_epoch = keras.callbacks.EarlyStopping(
             "val_accuracy", mode="max", patience=epochs, restore_best_weights=True
         )
-        checkpoint = Checkpoint(
-            inputs.identity(PREPARED, Path(params.model.weights).expanduser()),
-            best_epoch,
-            loggers=[live, system],
-        )
+        weights = Path(params.model.weights).expanduser()
+        identity = None if callbacks else inputs.identity(PREPARED, weights)
+        checkpoint = Checkpoint(identity, best_epoch, loggers=[live, system])
         first_epoch = len(checkpoint.epoch_logs)
         network.fit(
             training_batches(train.views, train.labels, batch_size, params.train.seed, first_epoch),

@@ -10,6 +10,7 @@ import shutil
 import time
 import zipfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +31,15 @@ class Checkpoint(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, identity: str, best_epoch: keras.callbacks.EarlyStopping, loggers: Sequence[Live]
+        self,
+        identity: str | None,
+        best_epoch: keras.callbacks.EarlyStopping,
+        loggers: Sequence[Live],
     ) -> None:
         """
         Args:
-            identity: a hash of all that the training depends on; another one begins anew.
+            identity: a hash of all that the training depends on; another one begins anew. None:
+                nothing is kept.
             best_epoch: the callback that keeps the best weights.
             loggers: what other callbacks log to. The metrics and images of the finished epochs are
                 logged again, but not what the machine was doing.
@@ -43,19 +48,22 @@ class Checkpoint(keras.callbacks.Callback):
         self.epoch_logs: list[dict[str, float]] = []
         """Keras' metrics of each finished epoch, also of those before the interruption."""
         versions = f"tensorflow-{tf.version.VERSION}-keras-{keras.version()}"
-        self._folder = _main_repository() / FOLDER / f"{identity}-{versions}"
+        kept = _main_repository() / FOLDER
+        self._folder = kept / f"{identity}-{versions}" if identity else None
         self._best_epoch = best_epoch
         self._loggers = loggers
         self._logged: list[list[dict[str, float]]] = []  # of each epoch, for each logger
         self._best: tuple[float, int] = (0, 0)  # validation accuracy and number of the best epoch
         self._best_weights: list[np.ndarray] = []
         self._values: list[np.ndarray] = []  # of `_variables`
-        _remove_forgotten(self._folder.parent)
-        self._read()
+        if self._folder:
+            _remove_forgotten(kept)
+            self._read()
 
     def remove(self) -> None:
         """Forget the state: the training is complete."""
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         if not self.epoch_logs:
@@ -81,6 +89,8 @@ class Checkpoint(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         self.epoch_logs.append({name: float(value) for name, value in logs.items()})
+        if not self._folder:
+            return
         self._logged.append([dict(_metrics(live.summary)) for live in self._loggers])
         best = self._best_epoch
         history = [self.epoch_logs, self._logged, [float(best.best), best.best_epoch]]
@@ -92,13 +102,14 @@ class Checkpoint(keras.callbacks.Callback):
 
         self._folder.mkdir(parents=True, exist_ok=True)
         size = sum(array.nbytes for array in arrays.values())
-        with enough_space(self._folder / "state.npz", size):
+        # Another process may be training the same. Whose files these are makes no difference, and
+        # it removes them when it is finished.
+        with suppress(FileNotFoundError), enough_space(self._folder / "state.npz", size):
             for path in images:
                 copy = self._folder / "images" / path
                 if not copy.exists() or copy.stat().st_size != path.stat().st_size:
                     copy.parent.mkdir(parents=True, exist_ok=True)
                     shutil.copyfile(path, copy)
-            # Another process may be training the same: whose file it is makes no difference.
             unfinished = self._folder / f"{os.getpid()}.unfinished"
             with unfinished.open("wb") as file:
                 np.savez(file, history=np.array(json.dumps(history)), **arrays)
@@ -143,5 +154,6 @@ def _files(folder: Path) -> list[Path]:
 
 def _remove_forgotten(folder: Path) -> None:
     for path in folder.glob("*"):
-        if path.stat().st_mtime < time.time() - KEPT_SECONDS:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):  # another process does the same
+            if path.stat().st_mtime < time.time() - KEPT_SECONDS:
+                shutil.rmtree(path, ignore_errors=True)

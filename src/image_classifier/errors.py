@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import NoReturn
@@ -66,7 +67,8 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 def _end_by_signal() -> NoReturn:
     """End in one line, whatever a library has made of the exception, and wait for no thread."""
-    sys.stdout.flush()
+    with suppress(OSError):
+        sys.stdout.flush()
     word = "interrupted" if _ended_by == signal.SIGINT else "terminated"
     print(word, file=sys.stderr, flush=True)
     os._exit(128 + _ended_by)

@@ -3,7 +3,6 @@
 import csv
 import io
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from conftest import Project, stages_run
 from running import Run
 
 RESULTS = ("data", "models", "dvclive/train", "dvclive/evaluate")
+NAMES = ("first", "second")  # of experiments
 LARGEST_DIFFERENCE = 1e-4  # of a probability
 PREPARED = {"image_size": 32, "horizontal_flip": True, "rotation": 0.1}
 NETWORKS = {
@@ -134,26 +134,23 @@ def probabilities(files: dict[str, bytes]) -> dict[str, list[float]]:
     return {path: [float(figure) for figure in figures] for path, _, _, *figures in rows}
 
 
+@pytest.mark.parametrize(
+    "rates",
+    [
+        pytest.param(("0.002", "0.003"), id="different"),
+        pytest.param(("0.002", "0.002"), id="equal", marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.fault(
     "Two at once",
     "two `dvc exp run --temp`, and `report.py` meanwhile",
     "both are as if alone, the report is written",
 )
-def test_two_runs_and_a_report(project: Project):
+def test_two_runs_and_a_report(project: Project, rates: tuple[str, str]):
     before = project.files(*RESULTS)
-    rates = ("0.002", "0.003")
     commands = [
-        (
-            "dvc",
-            "exp",
-            "run",
-            "--temp",
-            "--name",
-            f"rate-{rate}",
-            "-S",
-            f"train.learning_rate={rate}",
-        )
-        for rate in rates
+        ("dvc", "exp", "run", "--temp", "--name", name, "-S", f"train.learning_rate={rate}")
+        for name, rate in zip(NAMES, rates, strict=True)
     ]
     with Run(project, commands[0]) as first, Run(project, commands[1]) as second:
         first.seconds_until("Running stage 'train'")
@@ -170,36 +167,27 @@ def test_two_runs_and_a_report(project: Project):
 def test_a_queue_with_two_jobs(project: Project):
     before = project.files(*RESULTS)
     rates = ("0.002", "0.003")
-    for rate in rates:
-        project.run(
-            *("dvc", "exp", "run", "--queue", "--name", f"rate-{rate}"),
-            *("-S", f"train.learning_rate={rate}"),
-        )
+    for name, rate in zip(NAMES, rates, strict=True):
+        change = f"train.learning_rate={rate}"
+        project.run("dvc", "exp", "run", "--queue", "--name", name, "-S", change)
     project.run("dvc", "queue", "start", "--jobs", "2")
     try:
-        subprocess.run(
-            ["dvc", "queue", "logs", "--follow", f"rate-{rates[0]}"],
-            cwd=project.root,
-            env=project.environment,
-            capture_output=True,
-        )
-        for rate in rates:
-            project.run("dvc", "queue", "logs", "--follow", f"rate-{rate}")
+        for name in NAMES:
+            project.run("dvc", "queue", "logs", "--follow", name)
     finally:
         project.run("dvc", "queue", "stop", "--kill")
     assert project.files(*RESULTS) == before
     check_experiments(project, rates)
 
 
-def check_experiments(project: Project, rates: tuple[str, ...]) -> None:
+def check_experiments(project: Project, rates: tuple[str, str]) -> None:
     """Each experiment has what the same parameters give in the workspace, alone."""
-    for rate in rates:
-        project.run(
-            "dvc", "exp", "run", "-S", f"train.learning_rate={rate}", "--name", f"alone-{rate}"
-        )
+    for name, rate in zip(NAMES, rates, strict=True):
+        change = f"train.learning_rate={rate}"
+        project.run("dvc", "exp", "run", "--name", f"alone-{name}", "-S", change)
         listed = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout
-        names = {name.split("/")[-1]: name for name in listed.split()}
+        references = {reference.split("/")[-1]: reference for reference in listed.split()}
         changed = project.run(
-            "git", "diff", "--name-only", names[f"rate-{rate}"], names[f"alone-{rate}"]
+            "git", "diff", "--name-only", references[name], references[f"alone-{name}"]
         ).stdout.splitlines()
         assert all("dvclive/system/" in path for path in changed), changed
