@@ -37,7 +37,7 @@ test: $(VENV)/installed-dev
 	pytest
 
 faults: $(VENV)/installed-dev
-	pytest -m fault --fault-table docs/reliability.md
+	pytest tests -m fault --fault-table=docs/reliability.md
 
 audit: $(VENV)/installed-dev
 	python .ci/audit.py
