@@ -37,7 +37,7 @@ test: $(VENV)/installed-dev
 	pytest
 
 faults: $(VENV)/installed-dev
-	pytest tests -m fault --fault-table=docs/reliability.md
+	pytest tests -n 3 -m fault --fault-table=docs/reliability.md
 
 audit: $(VENV)/installed-dev
 	python .ci/audit.py

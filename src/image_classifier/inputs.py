@@ -50,7 +50,7 @@ class StageInputs:
         found = self._look()
         changed = [
             value.path if isinstance(value, _Data) else name
-            for name, value in (found | self._known).items()
+            for name, value in (self._known | found).items()
             if found.get(name) != self._known.get(name)
         ]
         if changed:

@@ -93,7 +93,7 @@ parameters:
         pytest.param("train", "Epoch 1/", "data/prepared/train.npy", marks=pytest.mark.slow),
         pytest.param("evaluate", "agrees with", "src/evaluate.py", marks=pytest.mark.slow),
         pytest.param("prepare", "preparing train", "src/image_classifier/images.py"),
-        pytest.param("prepare", "preparing train", "data/raw/red/00.png", marks=pytest.mark.slow),
+        pytest.param("prepare", "preparing train", "data/raw/3/0003.png", marks=pytest.mark.slow),
         pytest.param("download", "checking pictures", "src/download.py", marks=pytest.mark.slow),
     ],
 )
