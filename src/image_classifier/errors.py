@@ -36,7 +36,7 @@ def run(main: Callable[[], None], folder: Path = REPOSITORY) -> None:
     """
     os.chdir(folder)
     if "DVC_ROOT" in os.environ:
-        threading.Thread(target=_end_with_dvc, args=[os.getppid()], daemon=True).start()
+        threading.Thread(target=_end_with_dvc, daemon=True).start()
     try:
         main()
     except BaseException as error:
@@ -82,23 +82,24 @@ def _report(
     sys.__excepthook__(kind, error, traceback)
 
 
-def _end_with_dvc(parent: int) -> None:
+def _end_with_dvc() -> None:
     """End this process when the DVC that runs it has been killed, which alone records its results.
 
-    Otherwise it would still be writing its files while the same command runs again.
+    Otherwise it would still be writing its files while the same command runs again. DVC has locked
+    the stage's outputs; a shell that may be between the two would outlive it.
     """
     import psutil  # not at the top: only stages under DVC need it
 
     try:
-        alive = {process.pid for process in psutil.Process().parents()}
         locks = json.loads(Path(os.environ["DVC_ROOT"], ".dvc/tmp/rwlock").read_text())["write"]
-        orphaned = bool(locks) and alive.isdisjoint(lock["pid"] for lock in locks.values())
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, psutil.Error):
-        orphaned = False  # a DVC that keeps its locks in another way
-    while not orphaned:
-        time.sleep(WATCH_INTERVAL)
-        orphaned = os.getppid() != parent
-    os._exit(128 + signal.SIGTERM)
+        holders = {lock["pid"] for lock in locks.values()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        holders = set()  # a DVC that keeps its locks in another way
+    holders = holders or {os.getppid()}
+    with suppress(psutil.Error):
+        while not holders.isdisjoint(process.pid for process in psutil.Process().parents()):
+            time.sleep(WATCH_INTERVAL)
+        os._exit(128 + signal.SIGTERM)
 
 
 # Here rather than in `run`, which a script calls after a second of imports.

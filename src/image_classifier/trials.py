@@ -164,7 +164,9 @@ class TrialPool:
     def __enter__(self) -> "TrialPool":
         # Optuna waits for its threads, and they for their trials, which may take hours.
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._handlers[number] = signal.signal(number, self._interrupt)
+            if callable(handler := signal.getsignal(number)):  # or it is ignored, as under nohup
+                self._handlers[number] = handler
+                signal.signal(number, self._interrupt)
         return self
 
     def __exit__(
