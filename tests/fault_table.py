@@ -53,20 +53,32 @@ class FaultTable:
             injected[1] += count if report.passed else 0
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Write the table; rows of faults that were not injected this time stay."""
+        before, _, rest = self._path.read_text(encoding="utf-8").partition(BEGIN)
+        table, _, after = rest.partition(END)
+        counts = _read(table) | self._counts
         rows = [
             f"| {area} | {what} | {injected} | {outcome} | {as_expected} |"
-            for (area, what, outcome), (injected, as_expected) in sorted(self._counts.items())
+            for (area, what, outcome), (injected, as_expected) in sorted(counts.items())
         ]
-        totals = [sum(counts) for counts in zip(*self._counts.values(), strict=True)] or [0, 0]
+        injected, as_expected = (sum(column) for column in zip(*counts.values(), strict=True))
         table = "\n".join(
             [
                 "| | fault | injected | outcome | as expected |",
                 "|---|---|---:|---|---:|",
                 *rows,
-                f"| **all** | | **{totals[0]:,}** | | **{totals[1]:,}** |",
+                f"| **all** | | **{injected:,}** | | **{as_expected:,}** |",
             ]
         )
         terminalreporter.write_line(table)
-        before, _, rest = self._path.read_text(encoding="utf-8").partition(BEGIN)
-        _, _, after = rest.partition(END)
         self._path.write_text(f"{before}{BEGIN}\n{table}\n\n{END}{after}", encoding="utf-8")
+
+
+def _read(table: str) -> dict[tuple[str, str, str], list[int]]:
+    """The rows of a table that was written before."""
+    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
+    return {
+        (area, what, outcome): [int(injected), int(as_expected)]
+        for area, what, injected, outcome, as_expected in (row for row in rows if len(row) == 5)
+        if injected.isdecimal()
+    }
