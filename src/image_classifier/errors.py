@@ -15,6 +15,7 @@ from typing import NoReturn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota, limit of a file's size
+SHELLS = ("sh", "dash", "bash", "zsh", "fish")  # that DVC may run a stage by
 WATCH_INTERVAL = 0.2  # seconds
 
 _ended_by: signal.Signals | None = None
@@ -85,21 +86,27 @@ def _report(
 def _end_with_dvc() -> None:
     """End this process when the DVC that runs it has been killed, which alone records its results.
 
-    Otherwise it would still be writing its files while the same command runs again. DVC has locked
-    the stage's outputs; a shell that may be between the two would outlive it.
+    Otherwise it would still be writing its files while the same command runs again.
     """
     import psutil  # not at the top: only stages under DVC need it
 
-    try:
-        locks = json.loads(Path(os.environ["DVC_ROOT"], ".dvc/tmp/rwlock").read_text())["write"]
-        holders = {lock["pid"] for lock in locks.values()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        holders = set()  # a DVC that keeps its locks in another way
-    holders = holders or {os.getppid()}
     with suppress(psutil.Error):
-        while not holders.isdisjoint(process.pid for process in psutil.Process().parents()):
+        parents = psutil.Process().parents()
+        # A shell between the two outlives DVC.
+        nearest = [process.pid for process in parents if process.name() not in SHELLS][:1]
+        watched = _lock_holders() or set(nearest)
+        while not watched.isdisjoint(process.pid for process in psutil.Process().parents()):
             time.sleep(WATCH_INTERVAL)
         os._exit(128 + signal.SIGTERM)
+
+
+def _lock_holders() -> set[int]:
+    """The process IDs of DVC, perhaps killed, by its locks on outputs of this repository or copy."""
+    try:
+        locks = json.loads(Path(".dvc/tmp/rwlock").read_text())["write"]
+        return {lock["pid"] for lock in locks.values()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return set()  # a DVC that keeps them in another way
 
 
 # Here rather than in `run`, which a script calls after a second of imports.

@@ -210,3 +210,10 @@ def check_that_it_goes_on(
     found = results(project, work)
     differing = [name for name in found | expected if found.get(name) != expected.get(name)]
     assert not differing, f"{differing}\n\n{output}\n\n{again.output}"
+
+
+def test_locks_of_a_killed_run_do_not_end_another(trained_project: Project):
+    locks = {"read": {}, "write": {"models/model.keras": {"pid": 2**22 + 1, "cmd": "dvc exp run"}}}
+    (trained_project.root / ".dvc/tmp/rwlock").write_text(json.dumps(locks))
+    for option in ("--temp", "--quiet"):
+        trained_project.run("dvc", "exp", "run", option, "-S", "train.learning_rate=0.02")
