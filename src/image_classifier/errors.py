@@ -101,7 +101,7 @@ def _end_with_dvc() -> None:
 
 
 def _lock_holders() -> set[int]:
-    """The process IDs of DVC, perhaps killed, by its locks on outputs of this repository or copy."""
+    """The process IDs of DVC, perhaps killed, by its locks on the outputs that are made here."""
     try:
         locks = json.loads(Path(".dvc/tmp/rwlock").read_text())["write"]
         return {lock["pid"] for lock in locks.values()}
