@@ -19,7 +19,8 @@ def main() -> None:
     command += [option for name in ACCEPTED for option in ("--ignore-vuln", name)]
     done = subprocess.run([*command, *sys.argv[1:]], capture_output=True, text=True)
     # When it finds something and when it reaches nobody, its exit code is the same.
-    if not done.stdout and "ConnectionError" not in done.stderr and "Timeout" not in done.stderr:
+    unreachable = ("requests.exceptions.", "ConnectionError", "Timeout")
+    if not done.stdout and not any(word in done.stderr for word in unreachable):
         sys.exit(done.stderr)
     packages = json.loads(done.stdout)["dependencies"] if done.stdout else []
     audited = [package for package in packages if "vulns" in package]

@@ -130,7 +130,7 @@ def test_a_failing_trial_does_not_end_the_search(sweep: Project):
     )
     done = sweep.run("python", "src/sweep.py", "sweeps/grid.yaml")
     assert "Traceback" not in done.stderr
-    assert "nowhere.h5 not found" in done.stdout
+    assert "nowhere.h5 not found" in done.stderr
     trials = {trial["model.weights"]: trial for trial in trials_of(sweep, "grid")}
     assert trials["nowhere.h5"]["state"] == "fail" and trials["random"]["state"] == "complete"
     assert names_of(sweep) == [trials["random"]["experiment"]]
