@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from image_classifier.class_folders import find_class_folders, find_files
 from image_classifier.datasets import DATASETS
-from image_classifier.disk import NoSpaceError
+from image_classifier.disk import NoSpaceError, replace_folder
 from image_classifier.downloads import UnfinishedError
 from image_classifier.errors import InputError, run
 from image_classifier.images import unreadable_reason
@@ -23,7 +23,7 @@ from image_classifier.params import read_params
 RAW = Path("data/raw")
 UNREADABLE = Path("data/unreadable.csv")
 SCRATCH = Path("data/.download")  # no output: DVC deletes those before it runs a stage
-REPLACED = SCRATCH / "replaced"
+REPLACED = SCRATCH / "raw.replaced"  # where replace_folder puts the old data
 
 
 def main() -> None:
@@ -79,9 +79,7 @@ def replace_raw(folder: Path, unreadable: list[tuple[str, str]]) -> None:
     with listing.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *unreadable])
     UNREADABLE.unlink(missing_ok=True)
-    if RAW.exists():
-        RAW.rename(REPLACED)
-    folder.rename(RAW)
+    replace_folder(folder, RAW)
     listing.rename(UNREADABLE)
 
 
