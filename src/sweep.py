@@ -2,7 +2,12 @@
 
 import argparse
 import hashlib
+import itertools
 import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -29,6 +34,7 @@ def main() -> None:
         draw_search,
         finished_trials,
         interrupted_trials,
+        new_trials,
         open_study,
         read_sweep,
         write_trials,
@@ -52,7 +58,10 @@ def main() -> None:
     except LockError:
         raise InputError(f"{arguments.file}: this search is running already") from None
 
-    with TrialPool(COPIES / results.name, jobs, source, parent, cache) as pool:
+    with (
+        ThreadPoolExecutor(jobs) as executor,  # around the pool, which ends what this waits for
+        TrialPool(COPIES / results.name, jobs, source, parent, cache) as pool,
+    ):
         results.mkdir(exist_ok=True)
         identity = identify(parent, source, pool.prepared, sweep.model_dump(exclude={"trials"}))
         study = open_study(results / "trials.sqlite3", identity, sweep, params.train.epochs)
@@ -60,7 +69,10 @@ def main() -> None:
         done = len(finished_trials(study))
         print(f"{arguments.file}: {done} of {trial_count} trials are done", flush=True)
 
-        def objective(trial: optuna.Trial) -> float:
+        for trial in interrupted_trials(study):  # they may have been saved already
+            git("update-ref", "-d", str(ExpRefInfo(parent, f"{prefix}-{trial.number:03}")))
+
+        def objective(trial: optuna.Trial) -> tuple[optuna.trial.TrialState, float | None]:
             values = {key: choice.suggest(trial, key) for key, choice in sweep.parameters.items()}
             pruned = False
 
@@ -71,35 +83,24 @@ def main() -> None:
                 return not pruned
 
             experiment = f"{prefix}-{trial.number:03}"
-            try:
-                commit, metrics = pool.run(values, f"dvc: experiment {experiment}", go_on)
-            except TrialError as error:
-                if not pool.interrupted:
-                    trial.set_user_attr("error", str(error))
-                raise
+            commit, metrics = pool.run(values, f"dvc: experiment {experiment}", go_on)
             trial.set_user_attr("experiment", experiment)
             git("update-ref", str(ExpRefInfo(parent, experiment)), commit)
             if pruned:
-                raise optuna.TrialPruned
-            return metrics[sweep.metric]
+                return optuna.trial.TrialState.PRUNED, None
+            return optuna.trial.TrialState.COMPLETE, metrics[sweep.metric]
 
-        def report(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-            if pool.interrupted:
-                return
-            done = len(finished_trials(study))
-            print(f"{done:>4}/{trial_count}  {describe(trial, sweep.metric)}", flush=True)
-
-        for trial in interrupted_trials(study):  # they may have been saved already
-            git("update-ref", "-d", str(ExpRefInfo(parent, f"{prefix}-{trial.number:03}")))
-        if done < trial_count:
-            study.optimize(
-                objective,
-                n_trials=trial_count - done,
-                timeout=arguments.timeout,
-                n_jobs=jobs,
-                catch=(TrialError,),
-                callbacks=[report],
-            )
+        trials = itertools.islice(new_trials(study, sweep), trial_count - done)
+        deadline = time.monotonic() + (arguments.timeout or math.inf)
+        for trial, result in run_trials(executor, jobs, objective, trials, deadline):
+            try:
+                state, value = result.result()
+            except TrialError as error:
+                trial.set_user_attr("error", str(error))
+                state, value = optuna.trial.TrialState.FAIL, None
+            finished = study.tell(trial, value, state)
+            done += 1
+            print(f"{done:>4}/{trial_count}  {describe(finished, sweep.metric)}", flush=True)
 
     write_trials(study, results / "trials.csv")
     pictures = draw_search(study, sweep.metric, results)
@@ -160,6 +161,24 @@ def identify(parent: str, source: str, lock_file: Path, search: dict) -> str:
     data = YAML(typ="safe").load(lock_file)["stages"]["prepare"]["outs"]
     content = json.dumps([parent, sources, data, search], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:12]
+
+
+def run_trials(
+    executor: Executor, jobs: int, objective: Callable, trials: Iterator, deadline: float
+) -> Iterator[tuple]:
+    """Run `objective` on each trial, `jobs` at a time, and yield them with their `Future`s.
+
+    A trial is taken only when it can begin, so that it is chosen by the results of those before
+    it; none is after the deadline, in seconds of `time.monotonic`.
+    """
+    running: dict[Future, object] = {}
+    while True:
+        while len(running) < jobs and time.monotonic() < deadline and (trial := next(trials, None)):
+            running[executor.submit(objective, trial)] = trial
+        if not running:
+            return
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            yield running.pop(future), future
 
 
 def describe(trial, metric: str) -> str:

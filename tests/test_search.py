@@ -1,18 +1,20 @@
 """What a file of a search may say."""
 
 import copy
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna import Study, Trial
 from ruamel.yaml import YAML
 
 from conftest import REPOSITORY
 from image_classifier.errors import InputError
 from image_classifier.params import Params, read_params
-from image_classifier.search import Sweep, read_sweep
+from image_classifier.search import Sweep, new_trials, open_study, read_sweep
 from yaml_faults import damaged, keys_of, misspelt, of_wrong_type, out_of_range, quick, write_yaml
 
 SWEEP = REPOSITORY / "sweeps/learning_rate.yaml"
@@ -224,3 +226,37 @@ def test_any_text_is_read_or_refused(
 
     check()
     record_property("injections", refused)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
+@pytest.mark.parametrize("left_in_line", [False, True])
+def test_interrupted_trials_are_run_once_more(tmp_path: Path, sampler: str, left_in_line: bool):
+    sweep = Sweep(
+        metric="accuracy",
+        sampler=sampler,
+        pruner="none",
+        trials=6,
+        seed=0,
+        parameters={"train.dropout": {"low": 0.0, "high": 0.5, "step": 0.1}},
+    )
+
+    def begin(count: int) -> tuple[Study, list[Trial]]:
+        study = open_study(tmp_path / "trials.sqlite3", "some", sweep, epochs=1)
+        trials = list(itertools.islice(new_trials(study, sweep), count))
+        for trial in trials:
+            sweep.parameters["train.dropout"].suggest(trial, "train.dropout")
+        return study, trials
+
+    study, trials = begin(3)
+    study.tell(trials[0], 0.5)
+    if left_in_line:  # interrupted once more, between being put in line and being begun
+        repeated = trials[1]
+        attributes = repeated.user_attrs or {"repeats": repeated.number}
+        study.enqueue_trial(repeated.params, user_attrs=attributes)
+    study, after = begin(5)
+    interrupted = [trial.params for trial in trials[1:]]
+    assert [trial.params for trial in after[:2]] == interrupted
+    if sampler == "grid":
+        values = sorted(trial.params["train.dropout"] for trial in [trials[0], *after])
+        assert values == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
+        assert list(new_trials(study, sweep)) == []

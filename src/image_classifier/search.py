@@ -1,9 +1,11 @@
 """Hyperparameter searches: what a file such as sweeps/learning_rate.yaml may say."""
 
 import csv
+import itertools
 import math
+import random
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,7 +29,7 @@ SEARCHED = [
     *(f"train.{key}" for key in TrainParams.model_fields),
     *(f"model.{key}" for key in ModelParams.model_fields),
 ]
-MOST_VALUES = 100_000  # of a grid, which Optuna keeps in memory
+MOST_VALUES = 100_000  # of a grid, which is kept in memory
 
 
 class SearchedParameter(Section):
@@ -119,15 +121,19 @@ class Sweep(Section):
             return math.inf
         return math.prod(len(parameter.grid()) for parameter in self.parameters.values())
 
+    def grid(self) -> list[dict[str, Value]]:
+        """All combinations of a grid, in an order that the seed decides."""
+        values = itertools.product(*(parameter.grid() for parameter in self.parameters.values()))
+        combinations = [dict(zip(self.parameters, chosen, strict=True)) for chosen in values]
+        random.Random(self.seed).shuffle(combinations)
+        return combinations
+
     def build_sampler(self, finished_trials: int) -> optuna.samplers.BaseSampler:
         """What chooses the next trial; after a restart it does not draw the same ones again."""
-        if self.sampler == "grid":
-            grid = {name: parameter.grid() for name, parameter in self.parameters.items()}
-            return optuna.samplers.GridSampler(grid, seed=self.seed)
         seed = (self.seed + finished_trials) % 2**32
-        if self.sampler == "random":
-            return optuna.samplers.RandomSampler(seed=seed)
-        return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        if self.sampler == "tpe":
+            return optuna.samplers.TPESampler(seed=seed, constant_liar=True)
+        return optuna.samplers.RandomSampler(seed=seed)  # `new_trials` goes through a grid
 
     def build_pruner(self, epochs: int) -> optuna.pruners.BasePruner:
         """What stops a trial, judging by how others stood after as many epochs."""
@@ -199,8 +205,6 @@ def _refused_values(
 def open_study(storage: Path, identity: str, sweep: Sweep, epochs: int) -> optuna.Study:
     """Begin a study, or go on with the one of the same identity.
 
-    Trials that were running when it was interrupted are put in line again.
-
     Args:
         storage: an SQLite file for any number of studies.
         identity: what the trials depend on besides their parameters, as a hash.
@@ -216,15 +220,38 @@ def open_study(storage: Path, identity: str, sweep: Sweep, epochs: int) -> optun
     )
     for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
         study.tell(trial.number, state=FAILED)
-    trials = study.get_trials()
-    repeated = {trial.user_attrs.get("repeats") for trial in trials}
-    for trial in interrupted_trials(study):
-        # One that was interrupted before all its parameters were chosen is no loss.
-        if trial.number not in repeated and trial.params.keys() == sweep.parameters.keys():
-            study.enqueue_trial(trial.params, user_attrs={"repeats": trial.number})
-    study.sampler = sweep.build_sampler(len(trials))
+    study.sampler = sweep.build_sampler(len(study.get_trials()))
     study.pruner = sweep.build_pruner(epochs)
     return study
+
+
+def new_trials(study: optuna.Study, sweep: Sweep) -> Iterator[optuna.Trial]:
+    """Ask for one trial after another: first those that were interrupted, once more.
+
+    The trials of a grid come to an end, those of other searches do not. To be used by one thread:
+    two that ask at the same time may be given the same trial, once one has been interrupted.
+    """
+    for _ in study.get_trials(states=[optuna.trial.TrialState.WAITING]):
+        yield study.ask()
+    trials = study.get_trials()
+    interrupted = interrupted_trials(study)
+    if sweep.sampler == "grid":
+        # Not by Optuna's own sampler for grids: it cannot repeat a trial that was interrupted.
+        lost = {trial.number for trial in interrupted}
+        tried = {trial.user_attrs["combination"] for trial in trials if trial.number not in lost}
+        for number, combination in enumerate(sweep.grid()):
+            if number not in tried:
+                study.enqueue_trial(combination, user_attrs={"combination": number})
+                yield study.ask()
+    else:
+        repeated = {trial.user_attrs.get("repeats") for trial in trials}
+        for trial in interrupted:
+            # One that was interrupted before all its parameters were chosen is no loss.
+            if trial.number not in repeated and trial.params.keys() == sweep.parameters.keys():
+                study.enqueue_trial(trial.params, user_attrs={"repeats": trial.number})
+                yield study.ask()
+        while True:
+            yield study.ask()
 
 
 def finished_trials(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:

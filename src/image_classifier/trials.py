@@ -3,14 +3,13 @@
 import json
 import queue
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 
 from image_classifier.errors import InputError
 from image_classifier.git import git
@@ -42,6 +41,8 @@ class TrialProcess:
         self.folder = folder
         self._parent = parent
         self._process: subprocess.Popen | None = None
+        self._beginning = threading.Lock()
+        self._closed = False
         shutil.rmtree(folder, ignore_errors=True)
         (folder / ".dvc/tmp").mkdir(parents=True)
         index = {"GIT_INDEX_FILE": str((folder / ".dvc/tmp/git_index").absolute())}
@@ -86,17 +87,17 @@ class TrialProcess:
                 return answer["commit"], answer["metrics"]
             self._send("go on" if go_on(answer["epoch"], answer["metrics"]) else "stop")
 
-    def stop(self) -> None:
-        """End the process at once, if there is one."""
-        if self._process:
-            self._process.kill()
-            self._process.wait()
+    def close(self) -> None:
+        """End at once what is running, and let nothing begin any more."""
+        with self._beginning:
+            self._closed = True
+        self._stop()
 
     def _prepare(self, parameters: dict) -> None:
         wanted = tuple(parameters.get(name) for name in PREPARE_PARAMETERS)
         if wanted == self._prepared:
             return
-        self.stop()  # the process has read the data that there were
+        self._stop()  # the process has read the data that there were
         from dvc.utils.hydra import apply_overrides
 
         path = self.folder / "params.yaml"
@@ -107,27 +108,35 @@ class TrialProcess:
         with _preparing:
             apply_overrides(path, changes)
             command = [sys.executable, "-m", "dvc", "repro", "--quiet", "prepare"]
-            done = subprocess.run(command, cwd=self.folder, stdin=subprocess.DEVNULL)
+            process = self._begin(command, stdin=subprocess.DEVNULL)
+            try:
+                failed = process.wait()
+            finally:
+                self._stop()
         path.write_text(original, encoding="utf-8")
-        if done.returncode:
+        if failed:
             raise TrialError("`dvc repro prepare` failed, as said above")
         self._prepared = wanted
 
     def _start(self) -> None:
-        log = (self.folder / ".dvc/tmp/trials.log").open("a")
         git_folder = git("rev-parse", "--absolute-git-dir")
-        self._process = subprocess.Popen(
-            [
-                *(sys.executable, "src/run_trials.py"),
-                *("--git-folder", git_folder, "--parent", self._parent),
-            ],
-            cwd=self.folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-            bufsize=1,
-        )
+        command = [sys.executable, "src/run_trials.py"]
+        command += ["--git-folder", git_folder, "--parent", self._parent]
+        with (self.folder / ".dvc/tmp/trials.log").open("a") as log:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+            self._begin(command, **pipes, text=True, bufsize=1)
+
+    def _begin(self, command: list[str], **options: object) -> subprocess.Popen:
+        with self._beginning:
+            if self._closed:
+                raise TrialError("the search has ended")
+            self._process = subprocess.Popen(command, cwd=self.folder, **options)
+            return self._process
+
+    def _stop(self) -> None:
+        if self._process:
+            self._process.kill()
+            self._process.wait()
 
     def _send(self, message: object) -> None:
         with suppress(BrokenPipeError):  # the process has ended; reading its answer tells
@@ -135,15 +144,13 @@ class TrialProcess:
 
 
 class TrialPool:
-    """Some `TrialProcess`es, of which each trial takes one that is idle. Ctrl-C ends them all."""
+    """Some `TrialProcess`es, of which each trial takes one that is idle. They end with it."""
 
     def __init__(self, folder: Path, count: int, source: str, parent: str, cache: str) -> None:
         """As for `TrialProcess`, which makes folders 0, 1, ... below `folder`."""
-        self.interrupted = False
         self.prepared = folder / "0/dvc.lock"
         """The lock file in which the prepared data of the trials is recorded."""
         self._folder = folder
-        self._handlers: dict[int, Callable] = {}
         self._processes = []
         self._idle: queue.SimpleQueue[TrialProcess] = queue.SimpleQueue()
         for number in range(count):
@@ -162,24 +169,11 @@ class TrialPool:
             self._idle.put(process)
 
     def __enter__(self) -> "TrialPool":
-        # Optuna waits for its threads, and they for their trials, which may take hours.
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if callable(handler := signal.getsignal(number)):  # or it is ignored, as under nohup
-                self._handlers[number] = handler
-                signal.signal(number, self._interrupt)
         return self
 
     def __exit__(
         self, kind: type | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for number, handler in self._handlers.items():
-            signal.signal(number, handler)
         for process in self._processes:
-            process.stop()
+            process.close()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.interrupted = True
-        for process in self._processes:
-            process.stop()
-        self._handlers[number](number, frame)

@@ -3,12 +3,14 @@
 import csv
 import os
 import signal
-import subprocess
 import time
+from contextlib import suppress
 
+import psutil
 import pytest
 
 from conftest import Project
+from running import Run
 
 SWEEP = """
 metric: loss
@@ -99,27 +101,47 @@ def test_a_stopped_trial_on_features_repeats_what_it_did(sweep: Project):
 
 def test_a_killed_search_goes_on_where_it_was(sweep: Project):
     command = ("python", "src/sweep.py", "sweeps/quick.yaml", "--trials", "4")
-    process = subprocess.Popen(
-        command,
-        cwd=sweep.root,
-        env=sweep.environment,
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    for line in process.stdout:
-        if "2/4" in line:
-            break
-    time.sleep(0.3)  # in the middle of the third
-    os.killpg(process.pid, signal.SIGKILL)
-    process.stdout.close()
-    process.wait()
+    with Run(sweep, command) as run:
+        run.seconds_until("2/4")
+        time.sleep(0.3)  # in the middle of the next
+        run.signal(signal.SIGKILL, to_all=True)
     output = sweep.run(*command).stdout
     assert "2 of 4 trials are done" in output or "3 of 4 trials are done" in output
     complete = [trial for trial in trials_of(sweep) if trial["state"] == "complete"]
     assert len(complete) == 4
     assert sorted(names_of(sweep)) == sorted(trial["experiment"] for trial in complete)
     assert "4 of 4 trials are done" in sweep.run(*command).stdout
+
+
+def test_a_search_that_is_ended_ends_what_it_began(sweep: Project):
+    sweep.set_params({"prepare": {"image_size": 32}})
+    sweep.run("dvc", "repro", "prepare")
+    (sweep.root / "sweeps/grid.yaml").write_text(
+        "metric: accuracy\nsampler: grid\npruner: none\ntrials: 3\nseed: 0\n"
+        "parameters:\n  model.backbone: {choices: [efficientnet_lite0]}\n"
+        "  train.dropout: {choices: [0.1, 0.2, 0.3]}\n"
+    )
+    with Run(sweep, ("python", "src/sweep.py", "sweeps/grid.yaml", "--jobs", "2")) as run:
+        run.seconds_until("0 of 3 trials are done")
+        # The features of the pictures are computed for the first time.
+        while not any("prepare.py" in line for process in children(run) for line in process):
+            time.sleep(0.05)
+        run.signal(signal.SIGTERM, to_all=False)
+        run.process.wait(timeout=5)
+        assert run.output.endswith("terminated\n") and "Traceback" not in run.output
+        time.sleep(1)  # what DVC ran notices within this time
+        assert children(run) == []
+    assert not (sweep.root / ".dvc/tmp/sweeps/grid").exists()
+
+
+def children(run: Run) -> list[list[str]]:
+    """The commands that a search has begun and that still run."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if os.getsid(process.pid) == run.process.pid and process.pid != run.process.pid:
+                found.append(process.cmdline())
+    return [command for command in found if command]
 
 
 def test_a_failing_trial_does_not_end_the_search(sweep: Project):
