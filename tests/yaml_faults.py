@@ -144,3 +144,10 @@ def damaged(text: str) -> st.SearchStrategy[str]:
 def write_yaml(values: object, path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         YAML().dump(values, file)
+
+
+def check_reasons(reasons: list[str], starts: list[str]) -> None:
+    """Check that there is one reason with each start, and no other."""
+    assert len(reasons) == len(starts), reasons
+    for start in starts:
+        assert len([reason for reason in reasons if reason.startswith(start)]) == 1, reasons

@@ -1,16 +1,14 @@
 """What DVC's extension for VS Code shows while an experiment runs."""
 
 import json
-import os
 import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
 from conftest import Project
+from running import Run
 
 EPOCHS = 8
 PLOTS = "dvclive/train/plots"
@@ -21,31 +19,12 @@ def project(trained_project: Project) -> Project:
     return trained_project
 
 
-@contextmanager
-def training_in(project: Project) -> Iterator[subprocess.Popen]:
-    """`dvc exp run` with a few epochs, in a process group of its own."""
-    process = subprocess.Popen(
-        ("dvc", "exp", "run", "-S", f"train.epochs={EPOCHS}"),
-        cwd=project.root,
-        env=project.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-
-
-def stop_when(condition: Callable[[], bool], training: subprocess.Popen) -> None:
+def stop_when(condition: Callable[[], bool], training: Run) -> None:
     """Halt the training, with all its processes, at the moment when a condition comes true."""
     while not condition():
-        assert training.poll() is None, "the training ended before"
+        assert training.process.poll() is None, "the training ended before"
         time.sleep(0.002)
-    os.killpg(training.pid, signal.SIGSTOP)
+    training.signal(signal.SIGSTOP, to_all=True)
 
 
 def shown(project: Project) -> int:
@@ -85,21 +64,22 @@ def test_every_chart_grows_while_it_trains(project: Project):
         return confusion_matrix.exists() and confusion_matrix.read_text().strip() == "[]"
 
     assert shown(project) == 2  # of the run before
-    with training_in(project) as training:
+    command = ("dvc", "exp", "run", "-S", f"train.epochs={EPOCHS}")
+    with Run(project, command) as training:
         stop_when(begun, training)
         assert shown(project) == 0
-        os.killpg(training.pid, signal.SIGCONT)
+        training.signal(signal.SIGCONT, to_all=True)
         stop_when(lambda: completed() >= 1, training)
         early = completed()
         assert shown(project) in (early, early + 1) and early < EPOCHS
-        os.killpg(training.pid, signal.SIGCONT)
+        training.signal(signal.SIGCONT, to_all=True)
         stop_when(lambda: completed() == EPOCHS, training)
         assert shown(project) == EPOCHS
-        os.killpg(training.pid, signal.SIGCONT)
+        training.signal(signal.SIGCONT, to_all=True)
         stop_when(lambda: not signal_file.exists(), training)  # the stage is over
         assert shown(project) == EPOCHS
-        os.killpg(training.pid, signal.SIGCONT)
-        assert training.wait() == 0
+        training.signal(signal.SIGCONT, to_all=True)
+        assert training.process.wait() == 0
     assert shown(project) == EPOCHS
     # The newest sheet and the one of the worst; not those of all epochs.
     assert (project.root / "dvclive/train/report.html").read_text().count("data:image") == 2
