@@ -16,8 +16,6 @@ from functools import cache
 from pathlib import Path
 from typing import TextIO
 
-from dvclive.env import DVC_ROOT
-
 from image_classifier.errors import run
 from image_classifier.git import git
 from image_classifier.params import PARAMS_FILE
@@ -31,7 +29,6 @@ def main() -> None:
     parser.add_argument("--parent", required=True, help="the commit that experiments belong to")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for src/sweep.py, which ends this
-    os.environ[DVC_ROOT] = str(Path.cwd())  # so that the scripts do not save experiments themselves
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what training prints goes to the log
 

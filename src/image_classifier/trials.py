@@ -1,10 +1,13 @@
 """Run trials of a search in processes of their own, in copies of the repository."""
 
 import json
+import os
 import queue
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,7 +33,7 @@ class TrialProcess:
         """Copy the tracked files, with the prepared data from DVC's cache (computed if need be).
 
         Args:
-            folder: where to; what was there is removed.
+            folder: where to; it is made.
             source: the commit whose files to copy.
             parent: the commit that the experiments belong to.
             cache: the folder of DVC's cache.
@@ -43,7 +46,6 @@ class TrialProcess:
         self._process: subprocess.Popen | None = None
         self._beginning = threading.Lock()
         self._closed = False
-        shutil.rmtree(folder, ignore_errors=True)
         (folder / ".dvc/tmp").mkdir(parents=True)
         index = {"GIT_INDEX_FILE": str((folder / ".dvc/tmp/git_index").absolute())}
         git("read-tree", source, environment=index)
@@ -123,19 +125,31 @@ class TrialProcess:
         command = [sys.executable, "src/run_trials.py"]
         command += ["--git-folder", git_folder, "--parent", self._parent]
         with (self.folder / ".dvc/tmp/trials.log").open("a") as log:
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
-            self._begin(command, **pipes, text=True, bufsize=1)
+            self._begin(
+                command,
+                # As for a stage: it saves no experiment itself, and ends when this one is killed.
+                env={**os.environ, "DVC_ROOT": str(self.folder.absolute())},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                bufsize=1,
+            )
 
     def _begin(self, command: list[str], **options: object) -> subprocess.Popen:
         with self._beginning:
             if self._closed:
                 raise TrialError("the search has ended")
-            self._process = subprocess.Popen(command, cwd=self.folder, **options)
+            # In a group of its own, which ends as a whole: what DVC runs uses the folder as well.
+            self._process = subprocess.Popen(
+                command, cwd=self.folder, start_new_session=True, **options
+            )
             return self._process
 
     def _stop(self) -> None:
-        if self._process:
-            self._process.kill()
+        if self._process and self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()
 
     def _send(self, message: object) -> None:
@@ -147,14 +161,18 @@ class TrialPool:
     """Some `TrialProcess`es, of which each trial takes one that is idle. They end with it."""
 
     def __init__(self, folder: Path, count: int, source: str, parent: str, cache: str) -> None:
-        """As for `TrialProcess`, which makes folders 0, 1, ... below `folder`."""
-        self.prepared = folder / "0/dvc.lock"
-        """The lock file in which the prepared data of the trials is recorded."""
+        """As for `TrialProcess`; what is in `folder` is removed."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        # Not the same again: what a killed search began may still write to its own.
+        copies = Path(tempfile.mkdtemp(dir=folder))
         self._folder = folder
+        self.prepared = copies / "0/dvc.lock"
+        """The lock file in which the prepared data of the trials is recorded."""
         self._processes = []
         self._idle: queue.SimpleQueue[TrialProcess] = queue.SimpleQueue()
         for number in range(count):
-            process = TrialProcess(folder / str(number), source, parent, cache)
+            process = TrialProcess(copies / str(number), source, parent, cache)
             self._processes.append(process)
             self._idle.put(process)
 

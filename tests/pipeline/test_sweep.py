@@ -1,7 +1,6 @@
 """Searches: src/sweep.py, and DVC's own queue."""
 
 import csv
-import os
 import signal
 import time
 from contextlib import suppress
@@ -123,25 +122,24 @@ def test_a_search_that_is_ended_ends_what_it_began(sweep: Project):
     )
     with Run(sweep, ("python", "src/sweep.py", "sweeps/grid.yaml", "--jobs", "2")) as run:
         run.seconds_until("0 of 3 trials are done")
+        begun: list[psutil.Process] = []
         # The features of the pictures are computed for the first time.
-        while not any("prepare.py" in line for process in children(run) for line in process):
-            time.sleep(0.05)
+        while not any("prepare.py" in command for command in commands(begun)):
+            begun = psutil.Process(run.process.pid).children(recursive=True)
         run.signal(signal.SIGTERM, to_all=False)
         run.process.wait(timeout=5)
         assert run.output.endswith("terminated\n") and "Traceback" not in run.output
-        time.sleep(1)  # what DVC ran notices within this time
-        assert children(run) == []
+        assert commands(psutil.wait_procs(begun, timeout=1)[1]) == []
     assert not (sweep.root / ".dvc/tmp/sweeps/grid").exists()
 
 
-def children(run: Run) -> list[list[str]]:
-    """The commands that a search has begun and that still run."""
+def commands(processes: list[psutil.Process]) -> list[str]:
+    """The command lines of those that still run."""
     found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if os.getsid(process.pid) == run.process.pid and process.pid != run.process.pid:
-                found.append(process.cmdline())
-    return [command for command in found if command]
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            found.append(" ".join(process.cmdline()))
+    return list(filter(None, found))
 
 
 def test_a_failing_trial_does_not_end_the_search(sweep: Project):
