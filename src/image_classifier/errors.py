@@ -83,6 +83,13 @@ def _report(
     sys.__excepthook__(kind, error, traceback)
 
 
+def _report_unraisable(unraisable: object) -> None:
+    """For what is raised where Python only reports errors, such as `__del__`, and goes on."""
+    if _ended_by:
+        _end_by_signal()
+    sys.__unraisablehook__(unraisable)
+
+
 def _end_with_dvc() -> None:
     """End this process when the DVC that runs it has been killed, which alone records its results.
 
@@ -112,6 +119,7 @@ def _lock_holders() -> set[int]:
 # Here rather than in `run`, which a script calls after a second of imports.
 if Path(sys.argv[0]).resolve().parent == REPOSITORY / "src":
     sys.excepthook = _report
+    sys.unraisablehook = _report_unraisable
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup
             signal.signal(number, _interrupt)
