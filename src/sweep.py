@@ -90,7 +90,7 @@ def main() -> None:
                 return optuna.trial.TrialState.PRUNED, None
             return optuna.trial.TrialState.COMPLETE, metrics[sweep.metric]
 
-        trials = itertools.islice(new_trials(study, sweep), trial_count - done)
+        trials = itertools.islice(new_trials(study, sweep), max(0, trial_count - done))
         deadline = time.monotonic() + (arguments.timeout or math.inf)
         for trial, result in run_trials(executor, jobs, objective, trials, deadline):
             try:

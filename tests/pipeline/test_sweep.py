@@ -110,6 +110,7 @@ def test_a_killed_search_goes_on_where_it_was(sweep: Project):
     assert len(complete) == 4
     assert sorted(names_of(sweep)) == sorted(trial["experiment"] for trial in complete)
     assert "4 of 4 trials are done" in sweep.run(*command).stdout
+    assert "4 of 2 trials are done" in sweep.run(*command[:-1], "2").stdout
 
 
 def test_a_search_that_is_ended_ends_what_it_began(sweep: Project):
