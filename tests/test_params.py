@@ -19,6 +19,7 @@ from yaml_faults import (
     of_wrong_type,
     out_of_range,
     quick,
+    reasons_in,
     right,
     types_of,
     write_yaml,
@@ -58,11 +59,7 @@ def message_of(path: Path) -> str:
 
 def reasons_of(path: Path) -> list[str]:
     """The lines of the error, without the name of the file."""
-    reasons = []
-    for line in message_of(path).split("\n"):
-        assert line.strip().isprintable() and line.strip().startswith(f"{path}: ")
-        reasons.append(line.strip().removeprefix(f"{path}: "))
-    return reasons
+    return reasons_in(message_of(path), path)
 
 
 def test_the_default_trains_a_cnn_on_digits():

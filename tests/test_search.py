@@ -23,6 +23,7 @@ from yaml_faults import (
     of_wrong_type,
     out_of_range,
     quick,
+    reasons_in,
     write_yaml,
 )
 
@@ -46,11 +47,7 @@ def reasons_of(path: Path, params: Params) -> list[str]:
     """The lines of the error, without the name of the file."""
     with pytest.raises(InputError) as caught:
         read_sweep(path, params)
-    reasons = []
-    for line in str(caught.value).split("\n"):
-        assert line.strip().isprintable() and line.strip().startswith(f"{path}: ")
-        reasons.append(line.strip().removeprefix(f"{path}: "))
-    return reasons
+    return reasons_in(str(caught.value), path)
 
 
 @EXAMPLES

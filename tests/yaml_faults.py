@@ -146,6 +146,15 @@ def write_yaml(values: object, path: Path) -> None:
         YAML().dump(values, file)
 
 
+def reasons_in(message: str, path: Path) -> list[str]:
+    """The lines of an error, without the name of the file that each begins with."""
+    reasons = []
+    for line in message.split("\n"):
+        assert line.strip().isprintable() and line.strip().startswith(f"{path}: ")
+        reasons.append(line.strip().removeprefix(f"{path}: "))
+    return reasons
+
+
 def check_reasons(reasons: list[str], starts: list[str]) -> None:
     """Check that there is one reason with each start, and no other."""
     assert len(reasons) == len(starts), reasons
