@@ -1,5 +1,6 @@
 # make run    set up, run the pipeline as an experiment, and sum up
 # make test   set up, check the code, and run the tests
+# make test-cluster  set up, and test what takes more than one machine, in full
 # make faults set up, inject faults, and count them in docs/reliability.md
 # make audit  set up, and look up known vulnerabilities of the packages, where there is a network
 # make bench  set up, and measure: PHOTOS=/path/to/an/archive/or/folder
@@ -16,7 +17,7 @@ export GIT_AUTHOR_EMAIL ?= $(USER_EMAIL)
 export GIT_COMMITTER_NAME ?= $(USER_NAME)
 export GIT_COMMITTER_EMAIL ?= $(USER_EMAIL)
 
-.PHONY: run test faults audit bench format constraints
+.PHONY: run test test-cluster faults audit bench format constraints
 
 run: $(VENV)/installed
 	dvc exp run
@@ -36,6 +37,9 @@ test: $(VENV)/installed-dev
 	ruff format --check
 	pytest
 
+test-cluster: $(VENV)/installed-cluster
+	pytest tests/cluster -m 'slow or not slow'
+
 faults: $(VENV)/installed-dev
 	pytest tests -n 3 -m fault --fault-table=docs/reliability.md
 
@@ -54,7 +58,7 @@ format: $(VENV)/installed-dev
 
 # Pins every package, for all Python versions at once; needs uv.
 constraints:
-	grep -hv '^-' requirements.txt requirements-dev.txt | uv pip compile - --universal \
+	grep -hv '^-' requirements.txt requirements-dev.txt requirements-cluster.txt | uv pip compile - --universal \
 		--python-version 3.10 --no-header --no-annotate --output-file constraints.txt --upgrade
 
 $(VENV)/installed: requirements.txt constraints.txt
@@ -67,4 +71,8 @@ $(VENV)/installed: requirements.txt constraints.txt
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-dev.txt
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+$(VENV)/installed-cluster: $(VENV)/installed-dev requirements-cluster.txt
+	$(VENV)/bin/python -m pip install --quiet --requirement requirements-cluster.txt
 	@touch $@

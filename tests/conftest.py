@@ -18,6 +18,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from fault_table import pytest_addoption, pytest_configure, pytest_runtest_makereport  # noqa: F401
+from machines import bucket, machines  # noqa: F401
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 COPIED = [

@@ -1,0 +1,49 @@
+"""Join a Ray cluster. What runs there imports the modules of src/ as this machine has them."""
+
+import os
+import socket
+from pathlib import Path
+from types import ModuleType
+
+from image_classifier.errors import InputError
+
+SOURCES = Path(__file__).parents[1]
+PATIENCE = 10  # seconds that the head may take to answer; Ray itself would wait for minutes
+
+
+def connect(address: str | None = None) -> ModuleType:
+    """Join the cluster at an address, with its own copy of src/ on each of its machines.
+
+    The machines need the same packages as this one (requirements-cluster.txt), and nothing else of
+    the repository.
+
+    Args:
+        address: "host:6379", the head's, from a machine of the cluster; "ray://host:10001" from
+            any other; None: that of RAY_ADDRESS, or else this machine alone.
+
+    Returns:
+        The module `ray`.
+
+    Raises:
+        InputError: if Ray is not installed, or the cluster cannot be reached.
+    """
+    try:
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+        import ray
+    except ImportError:
+        raise InputError("ray not found; pip install -r requirements-cluster.txt") from None
+    where = address or os.environ.get("RAY_ADDRESS")
+    try:
+        _, _, head = (where or "").rpartition("//")
+        if ":" in head:
+            host, _, port = head.partition(":")
+            socket.create_connection((host, int(port)), PATIENCE).close()
+        ray.init(
+            address,
+            runtime_env={"working_dir": str(SOURCES), "excludes": ["__pycache__"]},
+            logging_level="error",
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"Ray at {where}: {reason}; allowed: its head, as host:6379") from None
+    return ray

@@ -1,0 +1,85 @@
+"""Machines of a cluster: each a set of real processes on this one."""
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+
+INSTALLED_BY = "pip install -r requirements-cluster.txt"
+
+
+class Machines:
+    """A Ray cluster: a head without a processor for anybody's work, and workers with one each."""
+
+    def __init__(self, count: int, temporary: str) -> None:
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster(
+            initialize_head=True,
+            head_node_args={"num_cpus": 0, "temp_dir": temporary, "object_store_memory": 10**8},
+        )
+        self.address: str = self._cluster.address
+        self.workers = [self.add() for _ in range(count)]
+
+    def add(self) -> object:
+        """Start one more worker."""
+        return self._cluster.add_node(num_cpus=1, object_store_memory=10**8)
+
+    def kill(self, worker: object) -> None:
+        """Kill a worker's processes, as when its machine loses power."""
+        self._cluster.remove_node(worker, allow_graceful=False)
+
+    def stop(self) -> None:
+        self._cluster.shutdown()
+
+
+@pytest.fixture
+def machines() -> Iterator[Machines]:
+    """A Ray cluster with two workers."""
+    pytest.importorskip("ray", reason=INSTALLED_BY)
+    # Not tmp_path: the name of a Unix socket below it may have 107 characters.
+    temporary = tempfile.mkdtemp(prefix="ray")
+    machines = Machines(2, temporary)
+    try:
+        yield machines
+    finally:
+        machines.stop()
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+class Bucket(NamedTuple):
+    """An empty bucket of an S3 server on 127.0.0.1."""
+
+    name: str
+    environment: dict[str, str]
+    """What programs need to reach it by its name alone."""
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """One of the test's own, that programs started by the test can reach, and the test itself."""
+    pytest.importorskip("moto", reason=INSTALLED_BY)
+    import boto3
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    try:
+        name = f"test-{uuid.uuid4().hex}"  # servers in one process have their buckets in common
+        boto3.client("s3").create_bucket(Bucket=name)
+        yield Bucket(name, environment)
+    finally:
+        server.stop()
