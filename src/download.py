@@ -1,7 +1,11 @@
-"""Bring the dataset to data/raw as class folders of pictures that can all be decoded."""
+"""Bring the dataset to data/raw as class folders of pictures that can all be decoded.
+
+Of one in a bucket, or in a list of URLs, data/raw becomes a list: src/prepare.py reads from there.
+"""
 
 import csv
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -19,8 +23,10 @@ from image_classifier.errors import InputError, run
 from image_classifier.images import unreadable_reason
 from image_classifier.inputs import StageInputs
 from image_classifier.params import read_params
+from image_classifier.raw_data import FOLDER as RAW
+from image_classifier.raw_data import find_pictures
+from image_classifier.remote import LISTING, is_remote
 
-RAW = Path("data/raw")
 UNREADABLE = Path("data/unreadable.csv")
 SCRATCH = Path("data/.download")  # no output: DVC deletes those before it runs a stage
 REPLACED = SCRATCH / "raw.replaced"  # where replace_folder puts the old data
@@ -89,7 +95,8 @@ def remove_unreadable(folder: Path) -> list[tuple[str, str]]:
     Returns:
         Path relative to `folder`, and reason, of each, sorted by path.
     """
-    files = find_files(folder)
+    paths = [picture.path for picture in find_pictures(folder)]
+    files = [folder / path for path in paths if not is_remote(path)]  # others: src/prepare.py
     with ThreadPoolExecutor(cpu_count()) as pool:
         checks = pool.map(unreadable_reason, files)
         reasons = list(tqdm(checks, "checking pictures", len(files), unit="file"))
@@ -105,6 +112,9 @@ def count_pictures(folder: Path, unreadable: list[tuple[str, str]]) -> dict[str,
     Raises:
         InputError: if a class has none.
     """
+    if (folder / LISTING).exists():
+        keys = [(picture.split, picture.class_name) for picture in find_pictures(folder)]
+        return dict(Counter("/".join(filter(None, key)) for key in keys))
     counts = {
         "/".join(filter(None, key)): len(find_files(class_folder))
         for key, class_folder in find_class_folders(folder).items()

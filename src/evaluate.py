@@ -11,8 +11,9 @@ from image_classifier.inputs import StageInputs
 from image_classifier.metadata import TrainedOn
 from image_classifier.params import read_params
 from image_classifier.prepared import PreparedSplit, open_splits
+from image_classifier.raw_data import FOLDER as RAW
+from image_classifier.raw_data import locate
 
-RAW = Path("data/raw")
 MODEL = Path("models/model.keras")
 FOLDER = Path("dvclive/evaluate")
 CHECK_BATCH_SIZE = 16
@@ -90,7 +91,7 @@ def check_against_files(
         InputError: if it does not give the `probabilities` that the prepared arrays gave.
     """
     rows = np.linspace(0, len(test.records) - 1, min(count, len(test.records))).astype(int)
-    paths = [RAW / test.records[row].path for row in rows]
+    paths = [locate(RAW, test.records[row].path) for row in rows]
     batches = load_batches(paths, CHECK_BATCH_SIZE, trained_on.image_size, trained_on.color_mode)
     # Called as it is: to have so few pictures classified by a compiled function takes longer.
     from_files = np.concatenate([model(batch, training=False).numpy() for batch in batches])

@@ -1,37 +1,49 @@
 """Split the pictures and compute, once, what no training parameter changes: features or pixels."""
 
+import csv
 from collections import Counter
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
 from image_classifier.disk import replace_folder, scratch_folder
+from image_classifier.engines import ENGINES, compute_here, share
 from image_classifier.errors import run
-from image_classifier.images import PILLOW_MODES, load_batches
+from image_classifier.features import (
+    Examined,
+    backbone_weights,
+    compute_features,
+    compute_pixels,
+    examine,
+)
 from image_classifier.inputs import StageInputs
-from image_classifier.params import Params, PrepareParams, read_params
+from image_classifier.params import Params, read_params
 from image_classifier.prepared import FOLDER, create_array
+from image_classifier.raw_data import FOLDER as RAW
+from image_classifier.raw_data import Picture, find_pictures, locate
+from image_classifier.remote import RemoteFile, is_remote
 from image_classifier.splits import SPLITS, ImageRecord, records_of, split_images, write_table
-
-RAW = Path("data/raw")
-BATCH_SIZE = 64
 
 
 def main() -> None:
     inputs = StageInputs("prepare")
     params = read_params()
-    records = split_images(RAW, params.prepare.validation_fraction, params.prepare.test_fraction)
+    pictures = find_pictures(RAW)
+    examined = examine_all(pictures, params.prepare.engine)
+    records = split_images(
+        pictures,
+        [result.sha256 for result in examined],
+        params.prepare.validation_fraction,
+        params.prepare.test_fraction,
+    )
 
     with scratch_folder(Path("data/.prepare")) as scratch:
         folder = scratch / "prepared"
         folder.mkdir()
         write_table(records, folder / "images.csv")
-        if params.model.frozen:
-            write_features(records, folder, params)
-        else:
-            write_pixels(records, folder, params.prepare)
+        write_unreadable(pictures, examined, folder / "unreadable.csv")
+        write_arrays(records, folder, params)
         inputs.check_unchanged()
         replace_folder(folder, FOLDER)
 
@@ -39,64 +51,57 @@ def main() -> None:
         print(f"{count:>8,} {split}")
 
 
-def write_pixels(records: list[ImageRecord], folder: Path, params: PrepareParams) -> None:
-    """Write the decoded pictures of each split: augmentation happens in training."""
-    shape = (params.image_size, params.image_size, len(PILLOW_MODES[params.color_mode]))
+def examine_all(pictures: list[Picture], engine: str) -> list[Examined]:
+    """Hash all pictures, and find those elsewhere that cannot be decoded."""
+    locations = [locate(RAW, picture.path) for picture in pictures]
+    # Those that are here need not be sent around to be hashed.
+    compute = ENGINES[engine] if is_remote(locations[0]) else compute_here
+    examined: list[Examined | None] = [None] * len(pictures)
+    with tqdm(total=len(pictures), desc="hashing pictures", unit="picture") as progress:
+        for first, part in compute(examine, locations):
+            examined[first : first + len(part)] = part
+            progress.update(len(part))
+    return examined
+
+
+def write_arrays(records: list[ImageRecord], folder: Path, params: Params) -> None:
+    """Write features or pixels of each split: the latter if the backbone will be trained."""
+    compute, weights = ENGINES[params.prepare.engine], None
+    if params.prepare.engine == "ray" and params.model.frozen:
+        weights = share(backbone_weights(params))
     for split in SPLITS:
         rows = records_of(records, split)
-        write = create_array(folder, split, (1, len(rows), *shape), np.uint8)
-        for position, pixels in decoded(rows, split, params):
-            write(0, position, pixels)
+        if params.model.frozen:
+            function = partial(compute_features, params, split, weights)
+        else:
+            function = partial(compute_pixels, params.prepare)  # training augments them
+        write = None
+        with tqdm(total=len(rows), desc=f"preparing {split}", unit="picture") as progress:
+            for first, part in compute(function, [where(record) for record in rows]):
+                if write is None:
+                    shape = (*part.shape[:1], len(rows), *part.shape[2:])
+                    write = create_array(folder, split, shape, part.dtype)
+                write(first, part)
+                progress.update(part.shape[1])
 
 
-def write_features(records: list[ImageRecord], folder: Path, params: Params) -> None:
-    """Write what the frozen backbone makes of each picture.
-
-    That is `prepare.views` augmented copies of a training picture and a plain one of any other.
-    """
-    # Not at the top: TensorFlow takes seconds to import, and errors in parameters come first.
-    from image_classifier.augmentation import build_augmentation
-    from image_classifier.backbones import build_feature_extractor
-    from image_classifier.inference import build_function
-    from image_classifier.tensorflow_setup import make_deterministic, tf
-
-    make_deterministic(params.prepare.seed)
-    channels = len(PILLOW_MODES[params.prepare.color_mode])
-    extractor = build_feature_extractor(params.model, params.prepare.image_size, channels)
-    extract = build_function(extractor)
-    augmentation = build_augmentation(params.prepare, channels)
-
-    @tf.function(reduce_retracing=True)
-    def augment(pixels: tf.Tensor) -> tf.Tensor:
-        return augmentation(tf.cast(pixels, tf.float32), training=True)
-
-    for split in SPLITS:
-        rows = records_of(records, split)
-        views = params.prepare.views if split == "train" else 1
-        write = create_array(
-            folder, split, (views, len(rows), extractor.output_shape[-1]), np.float32
-        )
-        for position, pixels in decoded(rows, split, params.prepare):
-            for view in range(views):
-                changed = augment(pixels).numpy() if split == "train" else pixels
-                write(view, position, extract(changed))
+def write_unreadable(pictures: list[Picture], examined: list[Examined], path: Path) -> None:
+    """Write path and reason of pictures that cannot be decoded; src/download.py left out others."""
+    rows = [
+        (picture.path, result.reason)
+        for picture, result in zip(pictures, examined, strict=True)
+        if result.reason
+    ]
+    if rows:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rows])
 
 
-def decoded(
-    records: list[ImageRecord], split: str, params: PrepareParams
-) -> Iterator[tuple[slice, np.ndarray]]:
-    """Decode pictures in batches, with a progress bar.
-
-    Yields:
-        Their place among `records`, and uint8 (n, image_size, image_size, channels).
-    """
-    paths = [f"{RAW}/{record.path}" for record in records]  # a fifth of the memory of objects
-    start = 0
-    with tqdm(total=len(paths), desc=f"preparing {split}", unit="picture") as progress:
-        for batch in load_batches(paths, BATCH_SIZE, params.image_size, params.color_mode):
-            yield slice(start, start + len(batch)), batch
-            start += len(batch)
-            progress.update(len(batch))
+def where(record: ImageRecord) -> str | RemoteFile:
+    """The location of a picture, with its hash if it could change meanwhile."""
+    if is_remote(record.path):
+        return RemoteFile(record.path, record.sha256)
+    return locate(RAW, record.path)
 
 
 if __name__ == "__main__":

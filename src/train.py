@@ -10,8 +10,8 @@ from image_classifier.metadata import describe_training
 from image_classifier.params import read_params
 from image_classifier.prepared import FOLDER as PREPARED
 from image_classifier.prepared import TABLE, open_splits
+from image_classifier.raw_data import FOLDER as RAW
 
-RAW = Path("data/raw")
 MODEL = Path("models/model.keras")
 
 
@@ -59,7 +59,11 @@ def main(callbacks: Sequence = ()):
         open_live("dvclive/train", save_stage="train") as live,
         open_system_monitor("dvclive/system") as system,
     ):
-        live.log_params(params.model_dump(include={"prepare", "model", "train"}))
+        live.log_params(
+            params.model_dump(
+                include={"prepare", "model", "train"}, exclude={"prepare": {"engine"}}
+            )
+        )
         # Until the end of training: DVC reports plots that are missing as errors.
         live.log_sklearn_plot("confusion_matrix", [], [])
         live.step = 1  # the number Keras gives to the first epoch

@@ -241,7 +241,9 @@ def test_all_that_is_used_can_be_prepared(downloaded):
         rows = list(csv.DictReader(file))
     names = {row["path"] for row in rows}
     assert {f"red/{name}" for name, _ in GOOD.values()} <= names
-    arrays = [np.load(project.root / f"data/prepared/{split}.npy") for split in ("train", "test")]
+    arrays = [
+        np.load(project.root / f"data/prepared/{split}-00000.npy") for split in ("train", "test")
+    ]
     assert all(array.shape[2:] == (16, 16, 3) for array in arrays)
 
 

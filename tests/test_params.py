@@ -108,7 +108,8 @@ def test_all_errors_are_shown_at_once_each_with_its_name(changed):
             "model.backbone: found 'resnet5'; did you mean 'resnet50'?",
             "train.dropout: found 1.5; allowed: a number, 0 or more, below 1",
             "train.epochz: unknown; did you mean 'epochs'?",
-            "download.source: found null; allowed with image_folder: a URL, an archive or a folder",
+            "download.source: found null; allowed with image_folder: a URL, an archive, a folder, "
+            "a bucket or a list of URLs",
         )
     )
 
@@ -405,7 +406,7 @@ MERGES = "a0: &a0 {a: 0}\n" + "".join(
         ("42", "the file: found 42; "),
         ("- 1", "the file: found a list; "),
         ("train: [\n", "not valid YAML: line 2: "),
-        (f"{TEXT}\n---\n{TEXT}", "not valid YAML: line 41: expected a single document"),
+        (f"{TEXT}\n---\n{TEXT}", "not valid YAML: line 42: expected a single document"),
         ("train:\n\tepochs: 1", "not valid YAML: line 2: "),
         ("train: 1\ntrain: 2", 'not valid YAML: line 2: while constructing a mapping found dup'),
         ("a: *b", "not valid YAML: line 1: "),

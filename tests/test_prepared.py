@@ -9,8 +9,16 @@ import numpy as np
 import pytest
 
 from conftest import REPOSITORY
+from image_classifier import prepared
 from image_classifier.errors import InputError
-from image_classifier.prepared import FOLDER, TABLE, array_path, create_array, open_splits
+from image_classifier.prepared import (
+    FOLDER,
+    TABLE,
+    Shards,
+    create_array,
+    open_splits,
+    shard_path,
+)
 from image_classifier.splits import ImageRecord, write_table
 
 MEBIBYTE = 2**20
@@ -19,7 +27,7 @@ MEMORY = """
 import resource
 import numpy as np
 from pathlib import Path
-from image_classifier.prepared import create_array
+from image_classifier.prepared import Shards, create_array
 {imports}
 def peak():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -28,14 +36,14 @@ def peak():
 WRITE = """
 write = create_array(Path("."), "train", (1, {rows}, {features}), np.float32)
 before = peak()
-block = np.ones(({rows} // 100, {features}), np.float32)
+block = np.ones((1, {rows} // 100, {features}), np.float32)
 for number in range(100):
-    write(0, slice(number * len(block), (number + 1) * len(block)), block)
+    write(number * block.shape[1], block)
 print(peak() - before)
 """
 READ = """
-views = np.load("train.npy", mmap_mode="r")
-batches = training_batches(views, np.zeros(len(views[0]), np.int64), 64, seed=0)
+views = Shards(Path("."), "train", {rows})
+batches = training_batches(views, np.zeros({rows}, np.int64), 64, seed=0)
 next(iter(batches))
 before = peak()
 for rows, labels in batches:
@@ -58,15 +66,35 @@ def growth(folder: Path, steps: str, imports: str = "") -> int:
     return int(done.stdout.split()[-1])
 
 
-def test_rows_are_written_where_they_belong(tmp_path: Path):
-    write = create_array(tmp_path, "train", (2, 5, 3), np.float32)
+@pytest.mark.parametrize("shard_bytes", [1, 60, 10_000], ids=["1 row", "2 rows", "all rows"])
+def test_shards_are_written_in_any_order_and_read_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shard_bytes: int
+):
+    monkeypatch.setattr(prepared, "SHARD_BYTES", shard_bytes)
+    expected = np.random.default_rng(0).normal(size=(2, 7, 3)).astype(np.float32)
+    write = create_array(tmp_path, "train", expected.shape, expected.dtype)
+    for first, last in [(3, 7), (0, 3)]:
+        write(first, expected[:, first:last])
+
+    shards = Shards(tmp_path, "train", 7)
+    assert (shards.shape, shards.dtype, shards.nbytes) == ((2, 7, 3), np.float32, expected.nbytes)
+    assert len(list(tmp_path.iterdir())) == {1: 7, 60: 4, 10_000: 1}[shard_bytes]
     for view in range(2):
-        for start in (0, 2):
-            rows = np.arange(start, min(start + 2, 5))
-            write(view, slice(start, start + len(rows)), np.full((len(rows), 3), 10 * view + start))
-    array = np.load(array_path(tmp_path, "train"))
-    assert array.dtype == np.float32
-    assert array[:, :, 1].tolist() == [[0, 0, 2, 2, 0], [10, 10, 12, 12, 0]]
+        for rows in (4, slice(1, 6), slice(5, None), slice(6, 100), np.array([6, 0, 3, 3, 1])):
+            np.testing.assert_array_equal(shards[view, rows], expected[view, rows])
+
+
+def test_a_shard_too_few_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(prepared, "SHARD_BYTES", 1)
+    create_array(tmp_path, "train", (1, 3, 2), np.dtype(np.float32))
+    shard_path(tmp_path, "train", 2).unlink()
+    with pytest.raises(InputError, match=r"train-00002\.npy: .*No such file"):
+        Shards(tmp_path, "train", 3)
+    with pytest.raises(InputError, match=r"train-00000\.npy: found 2 pictures .* has 1;"):
+        shard_path(tmp_path, "train", 0).unlink()
+        monkeypatch.setattr(prepared, "SHARD_BYTES", 2**20)
+        create_array(tmp_path, "train", (1, 2, 2), np.dtype(np.float32))
+        Shards(tmp_path, "train", 1)
 
 
 class Attack:
@@ -107,8 +135,8 @@ def test_bad_arrays_are_named(
     monkeypatch.chdir(tmp_path)
     FOLDER.mkdir(parents=True)
     write_table([ImageRecord("a/1.png", "a", "train", "0" * 64)], TABLE)
-    write(array_path(FOLDER, "train"))
-    with pytest.raises(InputError, match=rf"^data/prepared/train\.npy: .*{message}"):
+    write(shard_path(FOLDER, "train", 0))
+    with pytest.raises(InputError, match=rf"^data/prepared/train-00000\.npy: .*{message}"):
         open_splits("train")
     assert not Path("executed").exists()
 

@@ -6,10 +6,13 @@ import pytest
 
 from conftest import write_picture
 from image_classifier.errors import InputError
+from image_classifier.hashing import sha256_of
+from image_classifier.raw_data import Picture, find_pictures
 from image_classifier.splits import (
     CONTRADICTION,
     DUPLICATE,
     SPLITS,
+    UNREADABLE,
     ImageRecord,
     class_names_of,
     read_table,
@@ -20,7 +23,13 @@ from image_classifier.splits import (
 
 
 def split_by_path(root: Path, validation: float = 0.2, test: float = 0.2) -> dict[str, str]:
-    return {record.path: record.split for record in split_images(root, validation, test)}
+    return {record.path: record.split for record in split_folder(root, validation, test)}
+
+
+def split_folder(root: Path, validation: float, test: float) -> list[ImageRecord]:
+    pictures = find_pictures(root)
+    hashes = [sha256_of(root / picture.path) for picture in pictures]
+    return split_images(pictures, hashes, validation, test)
 
 
 @pytest.fixture
@@ -139,9 +148,18 @@ def test_a_class_without_training_pictures_is_refused(folder: Path):
         if path.startswith("red/") and split == "train":
             (folder / path).unlink()
     with pytest.raises(InputError, match="class 'red' has no picture to train on"):
-        split_images(folder, 0.2, 0.2)
+        split_folder(folder, 0.2, 0.2)
 
 
 def test_an_empty_split_is_refused(folder: Path):
     with pytest.raises(InputError, match="fell into the test split; add some, or raise"):
-        split_images(folder, 0.2, 1e-9)
+        split_folder(folder, 0.2, 1e-9)
+
+
+def test_what_cannot_be_decoded_is_left_out(folder: Path):
+    pictures = [*find_pictures(folder), Picture("s3://bucket/gone.png", "", "red")]
+    hashes = [sha256_of(folder / picture.path) for picture in pictures[:-1]]
+    records = split_images(pictures, [*hashes, None], 0.2, 0.2)
+    expected = ImageRecord("s3://bucket/gone.png", "red", UNREADABLE, "")
+    assert [record for record in records if record.split == UNREADABLE] == [expected]
+    assert len(records) == len(pictures)

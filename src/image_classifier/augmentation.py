@@ -19,3 +19,14 @@ def build_augmentation(params: PrepareParams, channels: int) -> keras.Sequential
         layers.append(keras.layers.RandomRotation(params.rotation, seed=params.seed + 1))
     shape = (params.image_size, params.image_size, channels)
     return keras.Sequential([keras.Input(shape), *layers], name="augmentation")
+
+
+def set_call(augmentation: keras.Sequential, number: int) -> None:
+    """Make the next call of an augmentation draw what it would draw as call `number`, from 0.
+
+    Each random layer draws once in a call, and its state is a pair of its seed and how often it
+    has drawn.
+    """
+    for layer in augmentation.layers:
+        if generator := getattr(layer, "generator", None):
+            generator.state.assign([layer.seed, number])

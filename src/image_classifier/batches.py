@@ -5,14 +5,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from image_classifier.prepared import Shards
 from image_classifier.tensorflow_setup import tf
+
+Views = Shards | np.ndarray
 
 CHUNK_BYTES = 4 * 2**20  # read at once by Python; TensorFlow cuts it into batches
 CACHED_BYTES = 64 * 2**20  # of an array that is read again after each epoch
 
 
 def training_batches(
-    views: np.ndarray, labels: np.ndarray, batch_size: int, seed: int, first_epoch: int = 0
+    views: Views, labels: np.ndarray, batch_size: int, seed: int, first_epoch: int = 0
 ) -> tf.data.Dataset:
     """Batches of one epoch, in an order of its own each time that they are gone through.
 
@@ -20,7 +23,7 @@ def training_batches(
     epochs this is what augmentation while training would give.
 
     Args:
-        views: (views, n, ...) of any numeric type, memory-mapped or not.
+        views: (views, n, ...) of any numeric type.
         labels: int64 (n,).
         batch_size: rows per batch; the last batch may have fewer.
         seed: decides the orders, together with the number of the epoch.
@@ -35,12 +38,12 @@ def training_batches(
         epoch = next(epochs)
         order = np.random.default_rng((seed, epoch)).permutation(len(labels))
         for rows in _chunks_of(order, batch_size, views[0, 0].nbytes):
-            yield _released(views)[epoch % len(views), rows], labels[rows]
+            yield views[epoch % len(views), rows], labels[rows]
 
     return _batches(chunks, views, labels, batch_size)
 
 
-def ordered_batches(views: np.ndarray, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
+def ordered_batches(views: Views, labels: np.ndarray, batch_size: int) -> tf.data.Dataset:
     """Batches of the first view in the order of its rows; as for `training_batches`.
 
     A small array stays in memory from the first time to the next.
@@ -48,7 +51,7 @@ def ordered_batches(views: np.ndarray, labels: np.ndarray, batch_size: int) -> t
 
     def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for rows in _chunks_of(np.arange(len(labels)), batch_size, views[0, 0].nbytes):
-            yield _released(views)[0, rows[0] : rows[-1] + 1], labels[rows]
+            yield views[0, rows[0] : rows[-1] + 1], labels[rows]
 
     dataset = _batches(chunks, views, labels, batch_size)
     return dataset.cache() if views.nbytes <= CACHED_BYTES else dataset
@@ -61,17 +64,9 @@ def _chunks_of(order: np.ndarray, batch_size: int, row_bytes: int) -> Iterator[n
         yield order[start : start + rows]
 
 
-def _released(array: np.ndarray) -> np.ndarray:
-    """The same array; of one in a file, a new map, for pages that were read count as this process's
-    memory for as long as the map that they were read through exists."""
-    if not isinstance(array, np.memmap):
-        return array
-    return np.memmap(array.filename, array.dtype, "r", array.offset, array.shape)
-
-
 def _batches(
     chunks: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]],
-    views: np.ndarray,
+    views: Views,
     labels: np.ndarray,
     batch_size: int,
 ) -> tf.data.Dataset:

@@ -1,5 +1,6 @@
 """Pictures as people keep them: a folder for each class, perhaps train/validation/test above."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from image_classifier.errors import InputError
@@ -40,15 +41,31 @@ def find_class_folders(root: Path) -> dict[tuple[str, str], Path]:
     }
     if splits and "train" not in splits:
         raise InputError(f"{top}: found {', '.join(splits)}; a 'train' folder must stand beside")
-    classes = {name for split, name in folders if split in ("train", "")}
-    for split, name in folders:
+    check_classes(folders, top)
+    return dict(sorted(folders.items()))
+
+
+def check_classes(found: Collection[tuple[str, str]], place: object) -> None:
+    """Make sure that a dataset has classes to tell apart, and pictures to train on of each.
+
+    Args:
+        found: split and class name of all pictures, as `find_class_folders` gives them.
+        place: what the error names.
+
+    Raises:
+        InputError: if it has not.
+    """
+    splits = {split for split, _ in found}
+    if "" in splits and len(splits) > 1:
+        raise InputError(f"{place}: found a split for some pictures; allowed: for all, or for none")
+    classes = {name for split, name in found if split in ("train", "")}
+    for split, name in found:
         if name not in classes:
-            raise InputError(f"{top}: class {name!r} is in {split!r} and not in 'train'")
+            raise InputError(f"{place}: class {name!r} is in {split!r} and not in 'train'")
     if len(classes) < 2:
         raise InputError(
-            f"{top}: found {len(classes)} class folders; allowed: two or more, each with pictures"
+            f"{place}: found {len(classes)} class folders; allowed: two or more, each with pictures"
         )
-    return dict(sorted(folders.items()))
 
 
 def find_files(folder: Path) -> list[Path]:

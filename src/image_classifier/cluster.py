@@ -29,7 +29,12 @@ def connect(address: str | None = None) -> ModuleType:
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+        if (Path.home() / ".ray/auth_token").exists():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does
         import ray
+
+        if ray.is_initialized():
+            return ray
     except ImportError:
         raise InputError("ray not found; pip install -r requirements-cluster.txt") from None
     where = address or os.environ.get("RAY_ADDRESS")
@@ -42,6 +47,7 @@ def connect(address: str | None = None) -> ModuleType:
             address,
             runtime_env={"working_dir": str(SOURCES), "excludes": ["__pycache__"]},
             logging_level="error",
+            log_to_driver=False,
         )
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())

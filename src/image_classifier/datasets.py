@@ -21,6 +21,7 @@ from image_classifier.disk import enough_space
 from image_classifier.downloads import WAY_OUT, download
 from image_classifier.errors import InputError
 from image_classifier.params import DownloadParams
+from image_classifier.remote import is_listed, list_pictures, write_listing
 from image_classifier.sources import fetch, is_url
 
 CATS_AND_DOGS_URL = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
@@ -87,7 +88,16 @@ def write_fashion_mnist(params: DownloadParams, folder: Path, scratch: Path) -> 
 
 
 def write_image_folder(params: DownloadParams, folder: Path, scratch: Path) -> None:
-    """A person's own pictures, in class folders, perhaps with splits above them."""
+    """A person's own pictures, in class folders, perhaps with splits above them.
+
+    Those in a bucket, or in a list of URLs, stay where they are.
+    """
+    if is_listed(params.source):
+        if params.sha256:
+            raise InputError("download.sha256: allowed with a bucket or a list of URLs: null")
+        folder.mkdir()
+        write_listing(list_pictures(params.source), folder)
+        return
     _copy_class_folders(fetch(params.source, params.sha256, scratch), folder, params.source)
 
 

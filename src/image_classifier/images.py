@@ -1,5 +1,6 @@
 """Decoding: from an image file to an array of pixels, the same way wherever one is needed."""
 
+import io
 import os
 import warnings
 from collections import deque
@@ -7,11 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from image_classifier.errors import InputError
+from image_classifier.remote import RemoteFile, is_remote, read
 
 PILLOW_MODES = {"rgb": "RGB", "grayscale": "L"}
 # Not all that Pillow knows: for an EPS file, whatever its name, it would start Ghostscript.
@@ -30,11 +33,28 @@ TURNS = {  # EXIF orientation -> what makes the picture upright
 warnings.filterwarnings("ignore", module="PIL")
 
 
-def load_image(path: Path | str, image_size: int, color_mode: str) -> np.ndarray:
+class Content(NamedTuple):
+    """A picture's file that has been read already."""
+
+    name: str  # for messages
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+    def read(self) -> bytes:
+        return self.content
+
+
+Location = Path | str | RemoteFile | Content
+"""Where a picture is: a path, a URL as text, a file at a URL with its hash, or in memory."""
+
+
+def load_image(path: Location, image_size: int, color_mode: str) -> np.ndarray:
     """Decode a picture, turn it upright as its EXIF data says, and scale it to a square.
 
     Args:
-        path: a file in one of `FORMATS`, whatever its name; of several pictures in it, as in an
+        path: of a file in one of `FORMATS`, whatever its name; of several pictures in it, as in an
             animation, the first is used. What is transparent becomes white.
         image_size: height and width of the result, in pixels. The aspect ratio is not kept, as in
             `keras.utils.image_dataset_from_directory`.
@@ -51,8 +71,10 @@ def load_image(path: Path | str, image_size: int, color_mode: str) -> np.ndarray
         return _decode(path, image_size, color_mode)
     except MemoryError:
         raise MemoryError(f"{path} cannot be decoded") from None
+    except InputError:  # it could not be read
+        raise
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
-        raise InputError(f"{path}: {_reason(error, Path(path))}") from None
+        raise InputError(f"{path}: {_reason(error, path)}") from None
 
 
 def load_for_display(path: Path, longer_side: int) -> Image.Image:
@@ -74,7 +96,7 @@ def load_for_display(path: Path, longer_side: int) -> Image.Image:
     return image.resize(size, Image.Resampling.BILINEAR)
 
 
-def unreadable_reason(path: Path) -> str | None:
+def unreadable_reason(path: Location) -> str | None:
     """Why a picture cannot be decoded, or None if it can. All of the file is read.
 
     Raises:
@@ -90,9 +112,20 @@ def unreadable_reason(path: Path) -> str | None:
 
 
 def load_batches(
-    paths: Sequence[Path | str], batch_size: int, image_size: int, color_mode: str
+    paths: Sequence[Location],
+    batch_size: int,
+    image_size: int,
+    color_mode: str,
+    threads: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Decode pictures on all cores, a little ahead of the consumer: memory stays bounded.
+    """Decode pictures, a little ahead of the consumer: memory stays bounded.
+
+    Args:
+        paths: as for `load_image`.
+        batch_size: pictures in a batch.
+        image_size: as for `load_image`.
+        color_mode: as for `load_image`.
+        threads: to decode with; None: one for each core of the machine.
 
     Yields:
         uint8 (n, image_size, image_size, channels); n is `batch_size`, in the last perhaps less.
@@ -100,7 +133,7 @@ def load_batches(
     Raises:
         InputError: naming the file, if one cannot be decoded.
     """
-    for _, futures in _decode_ahead(paths, batch_size, image_size, color_mode):
+    for _, futures in _decode_ahead(paths, batch_size, image_size, color_mode, threads):
         yield np.stack([future.result() for future in futures])
 
 
@@ -129,17 +162,21 @@ def load_readable_batches(
 
 
 def _decode_ahead(
-    paths: Sequence[Path | str], batch_size: int, image_size: int, color_mode: str
-) -> Iterator[tuple[Sequence[Path | str], list[Future]]]:
+    paths: Sequence[Location],
+    batch_size: int,
+    image_size: int,
+    color_mode: str,
+    threads: int | None = None,
+) -> Iterator[tuple[Sequence[Location], list[Future]]]:
     """Start to decode batches, two more than have been asked for.
 
     Yields:
         Paths, and what `load_image` will return or raise for each.
     """
     load = partial(load_image, image_size=image_size, color_mode=color_mode)
-    pool = ThreadPoolExecutor(os.cpu_count())
+    pool = ThreadPoolExecutor(threads or os.cpu_count())
     try:
-        ahead: deque[tuple[Sequence[Path | str], list[Future]]] = deque()
+        ahead: deque[tuple[Sequence[Location], list[Future]]] = deque()
         for start in range(0, len(paths), batch_size):
             batch = paths[start : start + batch_size]
             ahead.append((batch, [pool.submit(load, path) for path in batch]))
@@ -150,14 +187,18 @@ def _decode_ahead(
         pool.shutdown(cancel_futures=True)  # the consumer may have stopped early
 
 
-def _decode(path: Path | str, image_size: int, color_mode: str) -> np.ndarray:
+def _decode(path: Location, image_size: int, color_mode: str) -> np.ndarray:
     image = _open(path, image_size, PILLOW_MODES[color_mode])
     image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
     return np.asarray(image).reshape(image_size, image_size, -1)
 
 
-def _open(path: Path | str, smallest_side: int, mode: str) -> Image.Image:
+def _open(path: Location, smallest_side: int, mode: str) -> Image.Image:
     """Decode a picture, upright, at its own size or a smaller one down to `smallest_side`."""
+    if isinstance(path, Content | RemoteFile):
+        path = io.BytesIO(path.read())
+    elif is_remote(str(path)):
+        path = io.BytesIO(read(str(path)))
     with Image.open(path, formats=FORMATS) as image:
         # JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size, for less than the full cost.
         image.draft(mode, (smallest_side, smallest_side))
@@ -182,9 +223,10 @@ def _opaque(image: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 
 
-def _reason(error: Exception, path: Path) -> str:
+def _reason(error: Exception, path: Location) -> str:
     """What was wrong, without the folder that the file is in for now."""
-    reason = str(error).replace(repr(str(path)), repr(path.name)).replace(str(path), path.name)
+    name = Path(str(path)).name
+    reason = str(error).replace(repr(str(path)), repr(name)).replace(str(path), name)
     return reason or type(error).__name__
 
 

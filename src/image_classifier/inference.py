@@ -12,7 +12,9 @@ from image_classifier.tensorflow_setup import keras, tf
 BATCH_SIZE = 4  # of one core; larger ones are no faster, and leave some of many cores idle
 
 
-def build_function(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
+def build_function(
+    network: keras.Model, threads: int | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
     """Make a function of a network as it is now, for many batches, whatever their sizes.
 
     Without a GPU it is OpenVINO's translation, 2 to 6 times as fast as `network.predict`
@@ -20,6 +22,7 @@ def build_function(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
 
     Args:
         network: with one input of fixed size and one output.
+        threads: to use; None: one for each core of the machine. Results do not depend on it.
 
     Returns:
         A function from an array (n, ...) of any numeric type to float32 (n, ...).
@@ -28,11 +31,11 @@ def build_function(network: keras.Model) -> Callable[[np.ndarray], np.ndarray]:
     function = tf.function(lambda x: network(x, training=False), input_signature=[signature])
     if tf.config.list_physical_devices("GPU"):
         return lambda batch: function(tf.cast(batch, tf.float32)).numpy()
-    return _translate(function)
+    return _translate(function, threads)
 
 
 def _translate(
-    function: tf.types.experimental.PolymorphicFunction,
+    function: tf.types.experimental.PolymorphicFunction, threads: int | None
 ) -> Callable[[np.ndarray], np.ndarray]:
     # OpenVINO would tell its maker of every import; without this module it does not.
     sys.modules.setdefault("openvino_telemetry", None)
@@ -48,6 +51,7 @@ def _translate(
         {
             "PERFORMANCE_HINT": "THROUGHPUT",  # a batch on each core, rather than one on all
             "INFERENCE_PRECISION_HINT": "f32",  # some processors would take bfloat16
+            **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
         },
     )
     # Threads rather than OpenVINO's own queue, which at times never ends when it is deleted.

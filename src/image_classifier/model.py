@@ -10,7 +10,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from image_classifier.batches import ordered_batches
+from image_classifier.batches import Views, ordered_batches
 from image_classifier.disk import enough_space, scratch_folder
 from image_classifier.errors import InputError
 from image_classifier.images import PILLOW_MODES
@@ -30,7 +30,7 @@ class TrainedModel(NamedTuple):
     trained_on: TrainedOn
 
 
-def check_shape(views: np.ndarray, network: keras.Model) -> None:
+def check_shape(views: Views, network: keras.Model) -> None:
     """Make sure that prepared pictures, (views, n, ...), are what a network takes.
 
     Raises:
@@ -44,7 +44,7 @@ def check_shape(views: np.ndarray, network: keras.Model) -> None:
         )
 
 
-def predict_probabilities(model: keras.Model, views: np.ndarray) -> np.ndarray:
+def predict_probabilities(model: keras.Model, views: Views) -> np.ndarray:
     """What a model makes of prepared pictures, pixels or features alike.
 
     Args:

@@ -77,7 +77,10 @@ Filters = Annotated[int, Field(ge=1, le=4_096)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 ONE_LINE = r"^[^\x00-\x1f]+$"
-Source = Annotated[str, Field(pattern=ONE_LINE, description="a URL, an archive or a folder")]
+Source = Annotated[
+    str,
+    Field(pattern=ONE_LINE, description="a URL, an archive, a folder or a bucket"),
+]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="64 of 0 to 9 and a to f")]
 Weights = Annotated[str, Field(pattern=ONE_LINE, description="imagenet, random or a weights file")]
 
@@ -97,6 +100,7 @@ class PrepareParams(Section):
     validation_fraction: Fraction
     test_fraction: Fraction
     seed: Seed
+    engine: Literal["local", "ray"]
 
     @property
     def augments(self) -> bool:
@@ -151,7 +155,8 @@ class Params(Section):
 
 # Values that are allowed alone and not together: what is said of them, and when.
 CONTRADICTIONS: dict[str, Callable[[Params], bool]] = {
-    "download.source: found null; allowed with image_folder: a URL, an archive or a folder": (
+    "download.source: found null; allowed with image_folder: a URL, an archive, a "
+    "folder, a bucket or a list of URLs": (
         lambda p: p.download.dataset == "image_folder" and p.download.source is None
     ),
     "download.source: found {download.source!r}; digits come with scikit-learn, allowed: null": (

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from image_classifier.images import load_image
+from image_classifier.raw_data import locate
 from image_classifier.splits import ImageRecord
 
 COLUMNS = 6
@@ -49,7 +50,7 @@ def load_pictures(root: Path, records: Sequence[ImageRecord]) -> list[Image.Imag
     Raises:
         InputError: naming the file, if one cannot be decoded.
     """
-    pictures = [load_image(root / record.path, PICTURE_SIZE, "rgb") for record in records]
+    pictures = [load_image(locate(root, record.path), PICTURE_SIZE, "rgb") for record in records]
     return [Image.fromarray(picture) for picture in pictures]
 
 

@@ -1,11 +1,13 @@
 """What `src/prepare.py` leaves in data/prepared, and how the later stages read it.
 
     images.csv                             every picture: path, class, split, sha256
-    train.npy, validation.npy, test.npy    its features or its pixels
+    train-00000.npy, train-00001.npy, ...  its features or its pixels; likewise of validation, test
+    unreadable.csv                         what cannot be decoded in a bucket or at an address
 
-An array has the shape (views, n, ...): n pictures in the table's order, each as `views` copies;
-validation and test pictures as one. Features are float32 (views, n, d), pixels uint8
-(1, n, image_size, image_size, channels).
+The array of a split has the shape (views, n, ...): n pictures in the table's order, each as `views`
+copies; validation and test pictures as one. Features are float32 (views, n, d), pixels uint8
+(1, n, image_size, image_size, channels). It is cut along n into files of about a gibibyte, the
+same whoever computed it.
 """
 
 import math
@@ -22,6 +24,64 @@ from image_classifier.splits import ImageRecord, class_names_of, read_table, rec
 
 FOLDER = Path("data/prepared")
 TABLE = FOLDER / "images.csv"
+SHARD_BYTES = 2**30
+
+
+class Shards:
+    """The array of a split: files that follow each other along its second axis, read as one."""
+
+    def __init__(self, folder: Path, split: str, count: int) -> None:
+        """
+        Args:
+            folder: which the files are in.
+            split: "train", "validation" or "test".
+            count: of the split's pictures.
+
+        Raises:
+            InputError: naming the file, if one is missing or damaged.
+        """
+        first = _open_shard(folder, split, 0)
+        self._rows = first.shape[1]  # of each shard but the last
+        self._shards = [first]
+        for number in range(1, -(-count // max(1, self._rows))):
+            self._shards.append(_open_shard(folder, split, number))
+        found = sum(shard.shape[1] for shard in self._shards)
+        if found != count:
+            raise InputError(
+                f"{shard_path(folder, split, 0)}: found {found:,} pictures in it and those after "
+                f"it, {TABLE.name} has {count:,}; `dvc exp run` makes both, or src/prepare.py"
+            )
+        self.shape = (len(first), count, *first.shape[2:])
+        self.dtype = first.dtype
+        self.ndim = first.ndim
+        self.nbytes = sum(shard.nbytes for shard in self._shards)
+
+    def __len__(self) -> int:
+        return len(self._shards[0])
+
+    def __getitem__(self, key: tuple[int, int | slice | np.ndarray]) -> np.ndarray:
+        """Pictures of one view: one of them, those of a slice, or those of an array of rows."""
+        view, rows = key
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(self.shape[1])
+            if start < stop and start // self._rows == (stop - 1) // self._rows:
+                shard, start = divmod(start, self._rows)
+                return self._map(shard)[view, start : start + stop - shard * self._rows - start]
+            rows = np.arange(start, stop)
+        shards, places = np.divmod(rows, self._rows)
+        if np.ndim(rows) == 0 or len(self._shards) == 1:
+            return self._map(int(np.max(shards, initial=0)))[view, places]
+        values = np.empty((len(rows), *self.shape[2:]), self.dtype)
+        for shard in np.unique(shards):
+            chosen = shards == shard
+            values[chosen] = self._map(shard)[view, places[chosen]]
+        return values
+
+    def _map(self, shard: int) -> np.ndarray:
+        """A new map of a file: pages that were read count as this process's memory for as long as
+        the map that they were read through exists."""
+        known = self._shards[shard]
+        return np.memmap(known.filename, known.dtype, "r", known.offset, known.shape)
 
 
 class PreparedSplit(NamedTuple):
@@ -29,7 +89,7 @@ class PreparedSplit(NamedTuple):
 
     records: list[ImageRecord]
     labels: np.ndarray  # int64 (n,): positions in the sorted class names
-    views: np.ndarray  # (views, n, ...), mapped into memory: read from disk as far as it is used
+    views: Shards  # (views, n, ...): read from disk as far as it is used
 
 
 def open_splits(*names: str) -> tuple[list[str], list[PreparedSplit]]:
@@ -48,41 +108,53 @@ def open_splits(*names: str) -> tuple[list[str], list[PreparedSplit]]:
     for name in names:
         records = records_of(table, name)
         labels = np.array([positions[record.class_name] for record in records])
-        path = array_path(FOLDER, name)
-        try:
-            splits.append(PreparedSplit(records, labels, np.load(path, mmap_mode="r")))
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(
-                f"{path}: {error}; `dvc exp run` makes it, or src/prepare.py"
-            ) from None
+        splits.append(PreparedSplit(records, labels, Shards(FOLDER, name, len(records))))
     return class_names, splits
 
 
 def create_array(
-    folder: Path, split: str, shape: tuple[int, ...], dtype: type[np.generic]
-) -> Callable[[int, slice, np.ndarray], None]:
-    """Create the array of a split as a file below `folder`.
+    folder: Path, split: str, shape: tuple[int, ...], dtype: np.dtype
+) -> Callable[[int, np.ndarray], None]:
+    """Create the array of a split as files in `folder`.
 
     Returns:
-        A function that writes rows: the number of their view, their place, and what they hold.
+        A function that writes pictures: the number of the first, and what they hold,
+        (views, n, ...).
 
     Raises:
         InputError: if there is no room for it on the disk.
     """
-    path = array_path(folder, split)
-    with enough_space(path, math.prod(shape) * np.dtype(dtype).itemsize):
-        np.lib.format.open_memmap(path, "w+", dtype, shape)
-        if hasattr(os, "posix_fallocate"):  # or to write into a map would crash on a full disk
-            with path.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    views, count, *rest = shape
+    size = math.prod((views, *rest)) * np.dtype(dtype).itemsize
+    rows = max(1, SHARD_BYTES // size)
+    paths = [shard_path(folder, split, number) for number in range(-(-count // rows))]
+    with enough_space(paths[0], count * size):
+        for number, path in enumerate(paths):
+            shape = (views, min(rows, count - number * rows), *rest)
+            np.lib.format.open_memmap(path, "w+", dtype, shape)
+            if hasattr(os, "posix_fallocate"):  # or to write into a map would crash on a full disk
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
-    def write(view: int, rows: slice, values: np.ndarray) -> None:
-        # Mapped anew each time, or all that was written would count as this process's memory.
-        np.load(path, mmap_mode="r+")[view, rows] = values
+    def write(first: int, values: np.ndarray) -> None:
+        while values.shape[1]:
+            shard, place = divmod(first, rows)
+            part = values[:, : rows - place]
+            # Mapped anew each time, or all that was written would count as this process's memory.
+            np.load(paths[shard], mmap_mode="r+")[:, place : place + part.shape[1]] = part
+            first, values = first + part.shape[1], values[:, rows - place :]
 
     return write
 
 
-def array_path(folder: Path, split: str) -> Path:
-    """The file that holds the array of a split."""
-    return folder / f"{split}.npy"
+def shard_path(folder: Path, split: str, number: int) -> Path:
+    """The file that holds a part of the array of a split."""
+    return folder / f"{split}-{number:05}.npy"
+
+
+def _open_shard(folder: Path, split: str, number: int) -> np.memmap:
+    path = shard_path(folder, split, number)
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: {error}; `dvc exp run` makes it, or src/prepare.py") from None

@@ -3,34 +3,36 @@
 import csv
 from collections import Counter
 from collections.abc import Sequence
-from multiprocessing.pool import ThreadPool
 from pathlib import Path
 from typing import NamedTuple
 
-from tqdm import tqdm
-
-from image_classifier.class_folders import find_class_folders, find_files
 from image_classifier.errors import InputError
-from image_classifier.hashing import sha256_of
+from image_classifier.raw_data import Picture
 
 SPLITS = ("train", "validation", "test")
 DUPLICATE = "duplicate"
 CONTRADICTION = "contradiction"
+UNREADABLE = "unreadable"
 
 
 class ImageRecord(NamedTuple):
     """A row of the table of all images."""
 
-    path: str  # relative to the folder of the dataset, with forward slashes
+    path: str  # as `raw_data.Picture.path`
     class_name: str
-    # One of SPLITS, or left out: a DUPLICATE has a twin in a split that is held out, and a
-    # CONTRADICTION a twin in another class.
+    # One of SPLITS, or left out: a DUPLICATE has a twin in a split that is held out, a
+    # CONTRADICTION a twin in another class, and an UNREADABLE one cannot be decoded.
     split: str
-    sha256: str  # of the file's bytes
+    sha256: str  # of the file's bytes; "" of an UNREADABLE one
 
 
-def split_images(root: Path, validation_fraction: float, test_fraction: float) -> list[ImageRecord]:
-    """Assign each picture below `root` to a split.
+def split_images(
+    pictures: Sequence[Picture],
+    hashes: Sequence[str | None],
+    validation_fraction: float,
+    test_fraction: float,
+) -> list[ImageRecord]:
+    """Assign each picture to a split.
 
     A split that the dataset has of its own stays as it is. A missing one is taken out of another
     by each picture's own hash, so that adding pictures never moves one, and copies stay together:
@@ -39,32 +41,31 @@ def split_images(root: Path, validation_fraction: float, test_fraction: float) -
     of these either, out of all. Of a picture that stands in several splits of the dataset's own,
     only the copies in the most held-out one are used; of one that stands in several classes, none.
 
+    Args:
+        pictures: of the whole dataset.
+        hashes: the sha256 of each, in hexadecimal; None for those that cannot be decoded.
+        validation_fraction: above 0, below 1.
+        test_fraction: above 0, below 1.
+
     Returns:
         Records sorted by path.
 
     Raises:
         InputError: if a class has no picture to train on, or a split has no picture at all.
     """
-    # Paths as text: as objects they would be most of this process's memory.
-    files = [
-        (file.relative_to(root).as_posix(), split, class_name)
-        for (split, class_name), folder in find_class_folders(root).items()
-        for file in find_files(folder)
+    readable = [
+        (picture, sha256) for picture, sha256 in zip(pictures, hashes, strict=True) if sha256
     ]
-    with ThreadPool() as pool:
-        hashing = pool.imap(lambda file: sha256_of(root / file[0]), files, chunksize=64)
-        hashes = list(tqdm(hashing, "hashing pictures", len(files), unit="file"))
-
-    own_splits = {split for _, split, _ in files}
+    own_splits = {picture.split for picture in pictures}
     splits = [
-        _assign(split, own_splits, sha256, validation_fraction, test_fraction)
-        for (_, split, _), sha256 in zip(files, hashes, strict=True)
+        _assign(picture.split, own_splits, sha256, validation_fraction, test_fraction)
+        for picture, sha256 in readable
     ]
     most_held_out: dict[str, int] = {}
     classes: dict[str, str | None] = {}  # None: more than one
-    for split, sha256, (_, _, class_name) in zip(splits, hashes, files, strict=True):
+    for split, (picture, sha256) in zip(splits, readable, strict=True):
         most_held_out[sha256] = max(most_held_out.get(sha256, 0), SPLITS.index(split))
-        if classes.setdefault(sha256, class_name) != class_name:
+        if classes.setdefault(sha256, picture.class_name) != picture.class_name:
             classes[sha256] = None
 
     def used(split: str, sha256: str) -> str:
@@ -72,10 +73,16 @@ def split_images(root: Path, validation_fraction: float, test_fraction: float) -
             return CONTRADICTION
         return split if SPLITS.index(split) == most_held_out[sha256] else DUPLICATE
 
-    records = sorted(
-        ImageRecord(path, class_name, used(split, sha256), sha256)
-        for (path, _, class_name), split, sha256 in zip(files, splits, hashes, strict=True)
-    )
+    records = [
+        ImageRecord(picture.path, picture.class_name, used(split, sha256), sha256)
+        for split, (picture, sha256) in zip(splits, readable, strict=True)
+    ]
+    records += [
+        ImageRecord(picture.path, picture.class_name, UNREADABLE, "")
+        for picture, sha256 in zip(pictures, hashes, strict=True)
+        if not sha256
+    ]
+    records.sort()
     _check(records)
     return records
 

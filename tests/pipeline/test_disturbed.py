@@ -90,7 +90,7 @@ parameters:
     [
         pytest.param("train", "Epoch 1/", "src/image_classifier/networks.py"),
         pytest.param("train", "Epoch 1/", "params.yaml", marks=pytest.mark.slow),
-        pytest.param("train", "Epoch 1/", "data/prepared/train.npy", marks=pytest.mark.slow),
+        pytest.param("train", "Epoch 1/", "data/prepared/train-00000.npy", marks=pytest.mark.slow),
         pytest.param("evaluate", "agrees with", "src/evaluate.py", marks=pytest.mark.slow),
         pytest.param("prepare", "preparing train", "src/image_classifier/images.py"),
         pytest.param("prepare", "preparing train", "data/raw/3/0003.png", marks=pytest.mark.slow),

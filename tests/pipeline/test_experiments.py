@@ -214,8 +214,8 @@ def test_added_pictures_move_no_other(project: Project, pictures: Path, tmp_path
 
 
 def test_a_model_that_does_not_fit_the_data_is_noticed(project: Project):
-    array = np.load(project.root / "data/prepared/test.npy")
-    np.save(project.root / "data/prepared/test.npy", 255 - array)
+    array = np.load(project.root / "data/prepared/test-00000.npy")
+    np.save(project.root / "data/prepared/test-00000.npy", 255 - array)
     done = project.run("python", "src/evaluate.py", fails=True)
     assert done.stderr.startswith("error: data/raw/")
     assert "gives probabilities that differ by" in done.stderr
@@ -245,7 +245,7 @@ def test_a_frozen_backbone_runs_once_for_many_experiments(project: Project):
     )
     done = project.run("dvc", "exp", "run")
     assert stages_run(done.stdout) == ["prepare", "train", "evaluate"]
-    features = np.load(project.root / "data/prepared/train.npy")
+    features = np.load(project.root / "data/prepared/train-00000.npy")
     assert features.dtype == np.float32
     assert features.shape[0] == 2 and features.shape[2] == 1280
     assert (features[0] != features[1]).any()
@@ -261,7 +261,7 @@ def test_a_frozen_backbone_runs_once_for_many_experiments(project: Project):
         "dvc", "exp", "run", "-S", "model.fine_tune_layers=1", "-S", "train.epochs=2"
     )
     assert stages_run(done.stdout) == ["prepare", "train", "evaluate"]
-    assert np.load(project.root / "data/prepared/train.npy").dtype == np.uint8
+    assert np.load(project.root / "data/prepared/train-00000.npy").dtype == np.uint8
 
 
 def test_ten_classes_and_digits(project: Project):

@@ -1,0 +1,42 @@
+"""What `src/download.py` leaves in data/raw: pictures in class folders, or where they are.
+
+<class>/..., or <split>/<class>/...    the pictures
+pictures.csv                           instead of them: url, class, split, version
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from image_classifier.class_folders import find_class_folders, find_files
+from image_classifier.remote import LISTING, is_remote, read_listing
+
+FOLDER = Path("data/raw")
+
+
+class Picture(NamedTuple):
+    """A picture as it stands in the dataset."""
+
+    path: str  # relative to the dataset's folder, with forward slashes; or a URL
+    split: str  # "train", "validation", "test", or "" where the dataset is not split
+    class_name: str
+
+
+def find_pictures(root: Path) -> list[Picture]:
+    """All pictures of the dataset in the folder `root`.
+
+    Raises:
+        InputError: if it holds no dataset.
+    """
+    if (root / LISTING).exists():
+        return [Picture(row.url, row.split, row.class_name) for row in read_listing(root)]
+    # Paths as text: as objects they would be most of this process's memory.
+    return [
+        Picture(file.relative_to(root).as_posix(), split, class_name)
+        for (split, class_name), folder in find_class_folders(root).items()
+        for file in find_files(folder)
+    ]
+
+
+def locate(root: Path, path: str) -> str:
+    """Where to read a picture, by its path in the dataset in the folder `root`."""
+    return path if is_remote(path) else f"{root}/{path}"
