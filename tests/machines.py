@@ -1,5 +1,6 @@
 """Machines of a cluster: each a set of real processes on this one."""
 
+import logging
 import shutil
 import tempfile
 import uuid
@@ -65,6 +66,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     import boto3
     from moto.server import ThreadedMotoServer
 
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # or it tells of every request
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -36,11 +36,12 @@ def test_the_pipeline_runs_on_a_list_of_addresses(project: Project, pictures: Pa
     served = shutil.copytree(pictures, tmp_path / "served")
     files = sorted(served.rglob("*.png"))
     (served / "damaged.png").write_bytes(files[0].read_bytes()[:300])
+    (served / "page.png").write_text("<html>no picture</html>", encoding="utf-8")
     with serve_folder(served) as address:
         rows = [
             (f"{address}/{file.relative_to(served).as_posix()}", file.parent.name) for file in files
         ]
-        rows += [(f"{address}/damaged.png", "red"), (f"{address}/gone.png", "blue")]
+        rows += [(f"{address}/{name}.png", "red") for name in ("damaged", "gone", "page")]
         source = write_list(tmp_path / "list.csv", [("url", "class"), *rows])
 
         project.run("dvc", "exp", "run")
@@ -48,7 +49,7 @@ def test_the_pipeline_runs_on_a_list_of_addresses(project: Project, pictures: Pa
         project.set_params({"download": {"source": source}})
         done = project.run("dvc", "exp", "run")
     assert stages_run(done.stdout) == ["download", "prepare", "train", "evaluate"]
-    assert "2 unreadable" in done.stdout
+    assert "3 unreadable" in done.stdout
     assert [path.name for path in (project.root / "data/raw").iterdir()] == ["pictures.csv"]
     listed = project.files("data/prepared")
     unreadable = listed.pop("data/prepared/unreadable.csv").decode().splitlines()
@@ -56,7 +57,9 @@ def test_the_pipeline_runs_on_a_list_of_addresses(project: Project, pictures: Pa
         "path",
         f"{address}/damaged.png",
         f"{address}/gone.png",
+        f"{address}/page.png",
     ]
+    assert unreadable[3].endswith("cannot identify image file 'page.png'")
     assert listed.keys() == in_folder.keys()
     for name in listed.keys() - {"data/prepared/images.csv"}:
         assert listed[name] == in_folder[name]

@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -224,9 +225,10 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception, path: Location) -> str:
-    """What was wrong, without the folder that the file is in for now."""
+    """What was wrong, without the folder that the file is in for now, or its place in memory."""
     name = Path(str(path)).name
     reason = str(error).replace(repr(str(path)), repr(name)).replace(str(path), name)
+    reason = re.sub(r"<_io\.BytesIO [^>]*>", lambda _: repr(name), reason)
     return reason or type(error).__name__
 
 

@@ -1,0 +1,84 @@
+"""9. Features on a Ray cluster: two workers, with a core each, against one.
+
+python benchmarks/features_on_ray.py /path/to/cats_and_dogs_filtered.zip
+"""
+
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+from measure import (
+    make_project,
+    median_ratio,
+    read_arguments,
+    run,
+    table,
+    temporary_folder,
+    workers,
+    write_section,
+)
+
+VIEWS = 3
+WAYS = {"local engine, both cores": 0, "ray, one worker": 1, "ray, two workers": 2}
+REFERENCE = "ray, one worker"
+
+
+def main() -> None:
+    arguments = read_arguments(__doc__.splitlines()[0], rounds=3)
+    whole, warm = defaultdict(list), defaultdict(list)
+    with temporary_folder() as folder:
+        project = make_project(
+            folder / "project", "cats_and_dogs", arguments.photos, prepare__views=VIEWS
+        )
+        run([sys.executable, "src/download.py"], project)
+        for _ in range(arguments.rounds):
+            for name, count in WAYS.items():
+                choose(project, "ray" if count else "local")
+                with workers(count) as address:
+                    done = run([sys.executable, "src/prepare.py"], project, RAY_ADDRESS=address)
+                whole[name].append(done.seconds)
+                warm[name].append(rate(done.output))
+                print(f"{name}: {done.seconds:.1f} s, {warm[name][-1]:.0f} a second", flush=True)
+    rows = [
+        [
+            name,
+            f"{median(warm[name]):.0f}",
+            f"{median_ratio(warm[name], warm[REFERENCE]):.2f}",
+            f"{median(whole[name]):.1f}",
+            f"{median_ratio(whole[REFERENCE], whole[name]):.2f}",
+        ]
+        for name in WAYS
+    ]
+    header = ["", "pictures a second", "times as fast", "prepare, seconds", "times as fast"]
+    write_section(
+        "9. Features on a Ray cluster",
+        [
+            *table(header, rows),
+            "",
+            "`python src/prepare.py` on cats and dogs, efficientnet_lite0 at 180x180, "
+            f"{VIEWS} views of each training photo. Each worker has one core of this machine, "
+            "which runs the command and Ray besides; photos are sent to the workers. Pictures a "
+            "second are those between the first and the last result of the training photos; the "
+            "whole includes joining the cluster and loading TensorFlow, there and here. Medians of "
+            f"{arguments.rounds} rounds, ratios within a round.",
+        ],
+    )
+
+
+def choose(project: Path, engine: str) -> None:
+    path = project / "params.yaml"
+    path.write_text(re.sub("engine: [a-z]+", f"engine: {engine}", path.read_text()))
+
+
+def rate(output: str) -> float:
+    """Views a second, by the progress bar of the training photos."""
+    shown = re.findall(r"preparing train: .* (\d+)/\d+ \[(\d+):(\d+)<", output.replace("\r", "\n"))
+    done = [(int(count), 60 * int(minutes) + int(seconds)) for count, minutes, seconds in shown]
+    first, last = next(point for point in done if point[0]), done[-1]
+    return VIEWS * (last[0] - first[0]) / (last[1] - first[1])
+
+
+if __name__ == "__main__":
+    main()

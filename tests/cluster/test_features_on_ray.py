@@ -1,0 +1,106 @@
+"""Stage prepare on the machines of a Ray cluster."""
+
+import re
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from conftest import Project, write_picture
+from machines import Bucket, Machines
+from running import Run, copy
+
+FEATURES = {
+    "prepare": {"image_size": 32, "views": 2, "horizontal_flip": True, "rotation": 0.1},
+    "model": {"backbone": "efficientnet_lite0"},
+}
+CLASSES = {"blue": (60, 60, 200), "red": (200, 60, 60)}
+
+
+def replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+@pytest.fixture
+def many(project: Project, tmp_path: Path) -> Project:
+    """A project with pictures for several tasks, and of several shards."""
+    for number, (name, color) in enumerate(CLASSES.items()):
+        for index in range(450):
+            path = tmp_path / "pictures" / name / f"{index:03}.png"
+            write_picture(path, color, seed=1000 * number + index, size=8)
+    modules = project.root / "src/image_classifier"
+    replace(modules / "engines.py", "TASK_SIZE = 256", "TASK_SIZE = 64")
+    replace(modules / "prepared.py", "SHARD_BYTES = 2**30", "SHARD_BYTES = 2**20")
+    project.set_params(FEATURES)
+    project.set_params({"download": {"source": str(tmp_path / "pictures")}})
+    project.run(sys.executable, "src/download.py")
+    return project
+
+
+def upload(folder: Path, bucket: Bucket) -> str:
+    """Bring class folders to a bucket; returns the address there."""
+    import s3fs
+
+    s3fs.S3FileSystem().put(f"{folder}/", f"{bucket.name}/pets/", recursive=True)
+    return f"s3://{bucket.name}/pets"
+
+
+def arrays(project: Project) -> dict[str, bytes]:
+    files = project.files("data/prepared")
+    return {name: content for name, content in files.items() if name.endswith(".npy")}
+
+
+def test_a_bucket_is_prepared_by_machines_of_which_one_is_lost(
+    many: Project, bucket: Bucket, machines: Machines, tmp_path: Path
+):
+    """The bytes are those of one machine that reads a folder.
+
+    The bucket comes before the machines, which have its address from the environment.
+    """
+    here = copy(many, tmp_path / "here")
+    here.run(sys.executable, "src/prepare.py")
+    expected = arrays(here)
+    assert len([name for name in expected if "train" in name]) > 3
+
+    many.environment |= {**bucket.environment, "RAY_ADDRESS": machines.address}
+    many.set_params(
+        {
+            "download": {"source": upload(tmp_path / "pictures", bucket)},
+            "prepare": {"engine": "ray"},
+        }
+    )
+    shutil.rmtree(tmp_path / "pictures")
+    many.run(sys.executable, "src/download.py")
+    assert [path.name for path in (many.root / "data/raw").iterdir()] == ["pictures.csv"]
+    with Run(many, (sys.executable, "src/prepare.py")) as run:
+        while not re.search(r"preparing train: +[1-9]", run.output):
+            assert run.process.poll() is None, run.output
+            time.sleep(0.01)
+        machines.kill(machines.workers[1])
+        assert "preparing validation" not in run.output
+        run.seconds_until(None)
+        assert run.process.returncode == 0, run.output
+    assert arrays(many) == expected
+
+
+def test_what_goes_wrong_on_a_machine_is_one_line_here(many: Project, machines: Machines):
+    """Pictures that are here are sent to the machines."""
+    many.environment["RAY_ADDRESS"] = machines.address
+    many.set_params({"prepare": {"engine": "ray"}, "model": {"backbone": "cnn"}})
+    damaged = many.root / "data/raw/red/007.png"
+    damaged.write_bytes(b"nothing")
+    done = many.run(sys.executable, "src/prepare.py", fails=True)
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error")]
+    assert line == "error: data/raw/red/007.png: cannot identify image file '007.png'"
+    assert not (many.root / "data/prepared").exists()
+
+    damaged.unlink()
+    many.run(sys.executable, "src/prepare.py")
+    sent = arrays(many)
+    many.set_params({"prepare": {"engine": "local"}})
+    many.run(sys.executable, "src/prepare.py")
+    assert arrays(many) == sent
