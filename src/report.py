@@ -17,16 +17,21 @@ def main(arguments: argparse.Namespace) -> None:
     # Not at the top: DVC takes a moment to import, and `--help` needs none of it.
     from image_classifier.comparison import compare, to_json
     from image_classifier.experiments import find_experiments
+    from image_classifier.results import best_of
 
-    experiments = find_experiments(arguments.experiments)
+    found = find_experiments(arguments.experiments)
+    experiments = found if arguments.experiments else best_of(found, arguments.best)
     scripts = re.findall("<script>.*?</script>", VEGA.read_text(encoding="utf-8"), re.DOTALL)
     page = TEMPLATE.read_text(encoding="utf-8").replace("{{scripts}}", "\n".join(scripts))
     comparison = compare(experiments, max_bytes=MAX_BYTES - len(page.encode()))
+    comparison["found"] = len(found)
     write(arguments.output, page.replace("{{comparison}}", to_json(comparison)))
 
     size = arguments.output.stat().st_size
-    plural = "" if len(experiments) == 1 else "s"
-    print(f"{arguments.output}: {len(experiments)} experiment{plural}, {size / 1e6:.1f} MB")
+    count = f"{len(experiments)} experiment{'' if len(experiments) == 1 else 's'}"
+    if len(found) > len(experiments):
+        count = f"the best {len(experiments)} of {len(found):,} experiments (--best)"
+    print(f"{arguments.output}: {count}, {size / 1e6:.1f} MB")
 
 
 def write(path: Path, page: str) -> None:
@@ -45,13 +50,28 @@ def write(path: Path, page: str) -> None:
         raise InputError(f"--output: {path} cannot be written: {error.strerror}") from None
 
 
+def positive(text: str) -> int:
+    """A converter for argparse that takes whole numbers above 0."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a number above 0")
+    return number
+
+
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "experiments",
         nargs="*",
         metavar="experiment",
-        help="a name from `dvc exp list`, or a Git revision; all of the current commit otherwise",
+        help="a name from `dvc exp list`, or a Git revision; those of the current commit otherwise",
+    )
+    parser.add_argument(
+        "--best",
+        type=positive,
+        default=200,
+        help="how many of the current commit's at most, by accuracy on the test pictures "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--output",

@@ -62,6 +62,23 @@ def test_the_command_writes_one_page_of_all_experiments(project: Project):
     assert len(data_of(project.root / "data/only one.html")["experiments"]) == 1
 
 
+def test_of_very_many_the_best_are_shown(project: Project):
+    for name, predicted in {"worst": "ddd", "second": "ccd", "third": "cdd", "best": "ccc"}.items():
+        save(project, name, predicted)
+    save_experiment(project, "without-metrics", {})
+    done = project.run("python", "src/report.py", "--best", "2")
+    assert ": the best 2 of 5 experiments (--best), " in done.stdout
+    data = data_of(project.root / "experiments.html")
+    assert {experiment["name"] for experiment in data["experiments"]} == {"best", "second"}
+    assert data["found"] == 5
+
+    project.run("python", "src/report.py", "--best", "2", "worst", "third", "best")
+    data = data_of(project.root / "experiments.html")
+    assert len(data["experiments"]) == 3  # all that are asked for by name
+
+    assert "above 0" in project.run("python", "src/report.py", "--best", "0", fails=True).stderr
+
+
 def test_wrong_arguments_end_in_one_line_and_leave_the_page(project: Project):
     (project.root / "experiments.html").write_text("earlier")
     done = project.run("python", "src/report.py", fails=True)

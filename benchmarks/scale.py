@@ -1,0 +1,478 @@
+"""What grows with experiments and files, and what ten million pictures would cost: docs/scale.md.
+
+python benchmarks/scale.py --photos /path/to/cats_and_dogs_filtered.zip
+
+Each part replaces its own tables in docs/scale.md: `--part experiments` makes hidden experiments in
+a copy of this repository, `--part files` small files in its data/raw, and `--part cost` prepares
+photos and searches on their features, and multiplies with the prices in machines.yaml.
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from statistics import fmean, median
+
+from growth import unpack
+from measure import REPOSITORY, describe_machine, make_project, run, table, temporary_folder
+from ruamel.yaml import YAML
+
+DOCUMENT = REPOSITORY / "docs/scale.md"
+MACHINES = REPOSITORY / "benchmarks/machines.yaml"
+# Named as src/sweep.py names its trials.
+PREFIX = "search-1a2b"
+KEPT = 20  # experiments after a search has been put away
+IMAGES, TRIALS = 10_000_000, 10_000
+NETWORKS = {  # name -> preset, pixels, photos to prepare: fewer and more
+    "efficientnet_lite0, 180x180": ("efficientnet_lite0", 180, (500, 2500)),
+    "efficientnet_lite0, 224x224": ("efficientnet_lite0", 224, (500, 2500)),
+    "resnet50, 180x180": ("resnet50", 180, (100, 700)),
+    "resnet50, 224x224": ("resnet50", 224, (100, 700)),
+}
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    parts = {
+        "experiments": lambda folder: measure_experiments(folder, arguments.experiments),
+        "files": lambda folder: measure_files(folder, arguments.files),
+        "cost": lambda folder: measure_cost(folder, arguments.photos),
+    }
+    for part in arguments.part:
+        with temporary_folder() as folder:
+            os.environ["DVC_SITE_CACHE_DIR"] = str(folder / "state of DVC")
+            write_block(part, parts[part](folder))
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    everything = ["experiments", "files", "cost"]
+    parser.add_argument("--part", nargs="+", choices=everything, default=everything)
+    parser.add_argument("--photos", type=Path, help="an archive or a folder, for the cost")
+    parser.add_argument("--experiments", nargs="+", type=int, default=[1_000, 10_000])
+    parser.add_argument("--files", nargs="+", type=int, default=[100_000, 1_000_000])
+    arguments = parser.parse_args()
+    if "cost" in arguments.part and not (arguments.photos and arguments.photos.exists()):
+        parser.error("--photos: name an archive or a folder of photos")
+    return arguments
+
+
+def write_block(name: str, lines: Iterable[str]) -> None:
+    """Print tables, and put them between the marks of their name in docs/scale.md."""
+    begin, end = f"<!-- benchmarks/scale.py: {name} -->", "<!-- end -->"
+    block = "\n".join([begin, "", *lines, "", f"*{describe_machine()}*", "", end])
+    print(block, flush=True)
+    head, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
+    DOCUMENT.write_text(head + block + rest.partition(end)[2], encoding="utf-8")
+
+
+def timed(command: list[str], folder: Path) -> str:
+    """The seconds that a command takes, as a table has them."""
+    return seconds(run(command, folder).seconds)
+
+
+def seconds(value: float) -> str:
+    return f"{value:,.2f}" if value < 1 else f"{value:,.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def measure_experiments(folder: Path, counts: list[int]) -> list[str]:
+    """Commands at no, some and many hidden experiments, and after most were put away."""
+    project = folder / "project"
+    run(["git", "clone", "--quiet", str(REPOSITORY), str(project)], folder)
+    run(["dvc", "exp", "run"], project)
+    run(["dvc", "exp", "remove", "--all-commits"], project)
+    run(["git", "add", "--all"], project)
+    run(["git", "commit", "--quiet", "--allow-empty", "--message", "Run"], project)
+    columns = {"none": look(project)}
+    made = 0
+    for count in counts:
+        make_experiments(project, made, count)
+        columns[f"{count:,}"] = look(project, collected=made, count=count)
+        made = count
+
+    collecting = timed(["git", "gc", "--quiet"], project)
+    columns[f"{made:,}, after `git gc`"] = look(project)
+    archive = folder / "archive.git"
+    run(["git", "init", "--quiet", "--bare", str(archive)], folder)
+    run(["git", "remote", "add", "archive", str(archive)], project)
+    pushing = timed(["git", "push", "--quiet", "archive", "refs/exps/*:refs/exps/*"], project)
+    kept = [f"{PREFIX}-{number:05}" for number in range(KEPT)]
+    removing = timed(["dvc", "exp", "remove", "--keep", *kept], project)
+    columns[f"{KEPT} kept"] = look(project)
+    pulling = timed(["dvc", "exp", "pull", "--no-cache", "archive", f"{PREFIX}-{KEPT:05}"], project)
+
+    names = dict.fromkeys(name for column in reversed(columns.values()) for name in column)
+    rows = [[name, *(column.get(name, "") for column in columns.values())] for name in names]
+    return [
+        *table(["seconds", *columns], rows),
+        "",
+        f"With {made:,} experiments, `git gc` took {collecting} s, `git push` of all to another "
+        f"repository {pushing} s, `dvc exp remove --keep` of {KEPT} names {removing} s, and "
+        f"`dvc exp pull` of one from there {pulling} s. The experiments are made in a moment, with "
+        "files of their own as src/sweep.py leaves them: one object of Git in a file each, as long "
+        "as `git gc` has not been run. Of the pictures in DVC's cache there is one set. For the "
+        f"first `dvc exp show` of {made:,}, {counts[0]:,} were read and the others estimated.",
+        "",
+        *measure_search(folder, counts),
+    ]
+
+
+def look(project: Path, collected: int = 0, count: int = 0) -> dict[str, str]:
+    """Time what people wait for; `count` experiments, of which DVC has `collected` in its table."""
+    found = {"`dvc exp list`": timed(["dvc", "exp", "list"], project)}
+    show = ["dvc", "exp", "show", "--only-changed"]
+    if count:
+        if collected:
+            collect_by_copying(project)
+        else:
+            look.first = run(show, project).seconds / count
+        found["`dvc exp show --only-changed`, the first"] = seconds(look.first * count)
+    else:
+        found["`dvc exp show --only-changed`, the first"] = timed(show, project)
+    found["`dvc exp show --only-changed`, the next"] = timed(show, project)
+    as_code = run(["dvc", "exp", "show", "--json"], project)
+    found["`dvc exp show --json`, as VS Code asks"] = seconds(as_code.seconds)
+    found["its size, MB"] = f"{len(as_code.output) / 1e6:,.1f}"
+    found["`dvc status`"] = timed(["dvc", "status"], project)
+    found["`dvc exp run`, nothing to do"] = timed(["dvc", "exp", "run"], project)
+    found["`git status`"] = timed(["git", "status"], project)
+    if count or (project / "experiments.html").exists():
+        found["`python src/report.py`"] = timed([sys.executable, "src/report.py"], project)
+        size = (project / "experiments.html").stat().st_size
+        found["its page, MB"] = f"{size / 1e6:,.1f}"
+    files = [path for path in (project / ".git").rglob("*") if path.is_file()]
+    found["files in .git"] = f"{len(files):,}"
+    found["size of .git on disk, MB"] = f"{sum(p.stat().st_blocks for p in files) * 512 / 1e6:,.0f}"
+    return found
+
+
+def make_experiments(project: Path, first: int, last: int) -> None:
+    """Make hidden experiments of the current commit, as objects of Git in a file each.
+
+    Parameters, metrics, curves and dvc.lock are their own; numbers are drawn at random.
+    """
+    baseline = run(["git", "rev-parse", "HEAD"], project).output.strip()
+    listed = run(["git", "-c", "core.quotePath=false", "ls-files"], project).output.splitlines()
+    kept = re.compile(r"params\.yaml|dvc\.lock|dvclive/.*(json|tsv|yaml)")
+    texts = {name: (project / name).read_text() for name in listed if kept.fullmatch(name)}
+    model = re.search(r"path: models/model.keras\n.*\n *md5: (\w+)", texts["dvc.lock"])[1]
+    packs = project / ".git/objects/pack"
+    before = set(packs.iterdir())
+    command = ["git", "-c", "fastimport.unpackLimit=0", "fast-import", "--quiet", "--force"]
+    importer = subprocess.Popen(command, cwd=project, stdin=subprocess.PIPE)
+    for number in range(first, last):
+        generator = random.Random(number)
+        lines = [
+            f"commit refs/exps/{baseline[:2]}/{baseline[2:]}/{PREFIX}-{number:05}",
+            f"committer benchmark <benchmark@localhost> {1_700_000_000 + number} +0000",
+            "data 9\nbenchmark",
+            f"from {baseline}",
+        ]
+        for name, text in texts.items():
+            if name.endswith((".yaml", ".lock")):
+                rate = f"learning_rate: {generator.uniform(1e-4, 1e-1):.6f}"
+                text = re.sub(r"learning_rate: \S+", rate, text)
+                text = text.replace(model, f"{generator.getrandbits(128):032x}")
+            else:
+                text = re.sub(r"0\.\d{4,}", lambda _, g=generator: f"{g.random():.16f}", text)
+            lines.append(f'M 100644 inline "{name}"\ndata {len(text.encode())}\n{text}')
+        importer.stdin.write("\n".join([*lines, "", ""]).encode())
+    importer.stdin.close()
+    if importer.wait():
+        sys.exit("git fast-import failed")
+    for pack in set(packs.iterdir()) - before:
+        if pack.suffix == ".pack":
+            outside = pack.rename(project.parent / pack.name)
+            pack.with_suffix(".idx").unlink()
+            with outside.open("rb") as file:
+                subprocess.run(["git", "unpack-objects", "-q"], cwd=project, stdin=file, check=True)
+            outside.unlink()
+
+
+def collect_by_copying(project: Path) -> None:
+    """Give DVC its own record of each experiment, which takes it a moment to make, from one."""
+    records = project / ".dvc/tmp/exps/cache"
+    listed = run(["git", "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps"], project)
+    revisions = [line.split()[0] for line in listed.output.splitlines() if f"/{PREFIX}-" in line]
+    path = next(
+        path for revision in revisions if (path := records / revision[:2] / revision[2:]).exists()
+    )
+    record = json.loads(path.read_text())
+    for revision in revisions:
+        target = records / revision[:2] / revision[2:]
+        if not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_text(json.dumps(record | {"rev": revision}))
+
+
+def measure_search(folder: Path, counts: list[int]) -> list[str]:
+    """What a search does between two trials, and in the end, after many."""
+    sys.path.insert(0, str(REPOSITORY / "src"))
+    import optuna
+
+    from image_classifier.params import read_params
+    from image_classifier.search import (
+        draw_search,
+        finished_trials,
+        new_trials,
+        open_study,
+        read_sweep,
+        write_trials,
+    )
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    os.chdir(REPOSITORY)
+    sweep = read_sweep(Path("sweeps/learning_rate.yaml"), read_params())
+    rows = {name: [name] for name in ("to begin again", "to choose and record a trial", "pictures")}
+    for count in [100, *counts]:
+        path = folder / f"{count}.sqlite3"
+        study = open_study(path, "benchmark", sweep, 15)
+        generator = random.Random(0)
+        random_study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+        for _ in range(count):
+            trial = random_study.ask()
+            for name, choice in sweep.parameters.items():
+                choice.suggest(trial, name)
+            random_study.tell(trial, generator.random())
+        study.add_trials(
+            [
+                optuna.trial.create_trial(
+                    params=trial.params,
+                    distributions=trial.distributions,
+                    value=trial.value,
+                    intermediate_values={epoch: generator.random() for epoch in range(1, 15)},
+                )
+                for trial in random_study.get_trials(deepcopy=False)
+            ]
+        )
+        start = time.perf_counter()
+        study = open_study(path, "benchmark", sweep, 15)
+        finished_trials(study)
+        rows["to begin again"].append(seconds(time.perf_counter() - start))
+        trials = new_trials(study, sweep)
+        times = []
+        for _ in range(5):
+            start = time.perf_counter()
+            trial = next(trials)
+            for name, choice in sweep.parameters.items():
+                choice.suggest(trial, name)
+            for epoch in range(1, 15):
+                trial.report(generator.random(), epoch)
+                trial.should_prune()
+            study.tell(trial, generator.random())
+            times.append(time.perf_counter() - start)
+        rows["to choose and record a trial"].append(seconds(median(times)))
+        start = time.perf_counter()
+        write_trials(study, folder / "trials.csv")
+        draw_search(study, sweep.metric, folder)
+        rows["pictures"].append(seconds(time.perf_counter() - start))
+    header = ["src/sweep.py, seconds, after trials:", *(f"{count:,}" for count in [100, *counts])]
+    return table(header, list(rows.values()))
+
+
+def measure_files(folder: Path, counts: list[int]) -> list[str]:
+    """DVC, Git and the stages' own looks at data/raw with many small files."""
+    rows: dict[str, list[str]] = {}
+    for count in counts:
+        project = folder / f"{count}"
+        run(["git", "clone", "--quiet", str(REPOSITORY), str(project)], folder)
+        raw = project / "data/raw"
+        for number in range(count):
+            path = raw / f"class{number % 10}" / f"{number % 1000}" / f"{number:08}.jpg"
+            if number < 10_000:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"%d" % number)
+        (project / "data/unreadable.csv").write_text("path,reason\n")
+        for name, command in file_commands(project):
+            done = run(command, project)
+            text = f"{seconds(done.seconds)} s, {done.peak_bytes / 2**20:,.0f} MiB"
+            rows.setdefault(name, [name]).append(text)
+        (listing,) = (project / ".dvc/cache/files/md5").glob("*/*.dir")
+        rows.setdefault("DVC's list of them, MB", ["DVC's list of them, MB"]).append(
+            f"{listing.stat().st_size / 1e6:,.1f}"
+        )
+        shutil.rmtree(project)
+    return [
+        *table(["files in data/raw", *(f"{count:,}" for count in counts)], list(rows.values())),
+        "",
+        "Time, and the largest resident memory of a process. The files hold a number each: what "
+        "their bytes cost comes on top, about 2 ms per MB read and hashed.",
+    ]
+
+
+def file_commands(project: Path) -> Iterator[tuple[str, list[str]]]:
+    """Name and command, in the order in which they are run."""
+    python = [sys.executable, "-c"]
+    path = f"import sys; sys.path.insert(0, {str(project / 'src')!r}); "
+    yield (
+        "first `dvc commit`: hash, and copy or link to the cache",
+        [*("dvc", "commit", "--force", "--quiet", "download")],
+    )
+    yield "`dvc status download`", ["dvc", "status", "download"]
+    yield "`git status`", ["git", "status"]
+    yield (
+        "a stage's look at its inputs, before and after",
+        [
+            *python,
+            f"{path}from image_classifier.inputs import StageInputs; "
+            "StageInputs('prepare').check_unchanged()",
+        ],
+    )
+    yield (
+        "splits, from a hash of each file",
+        [
+            *python,
+            f"{path}from pathlib import Path; from image_classifier.splits import "
+            "split_images; split_images(Path('data/raw'), 0.15, 0.15)",
+        ],
+    )
+
+
+def measure_cost(folder: Path, photos: Path) -> list[str]:
+    """Time and money for many pictures and trials, from what a few cost here."""
+    prices = YAML(typ="safe").load(MACHINES)
+    sources = unpack(photos, folder / "unpacked")
+    picture_bytes = fmean(path.stat().st_size for path in sources)
+    costs = {name: measure_prepare(folder, sources, *NETWORKS[name]) for name in NETWORKS}
+    project = folder / "efficientnet_lite0, 180, 2500"
+    trial, row_epoch, features = measure_trials(project)
+    epochs = 15
+    large_trial = trial + IMAGES * row_epoch * epochs * os.cpu_count()
+
+    lines = [
+        *table(
+            [f"CPU seconds on this machine ({os.cpu_count()} cores)", "each"],
+            [
+                *([f"a photo prepared, {name}", f"{cost:.4f}"] for name, cost in costs.items()),
+                [f"a trial of {epochs} epochs on features of {features:,} photos", f"{trial:.1f}"],
+                [f"the same on features of {IMAGES:,}, reckoned", f"{large_trial:,.0f}"],
+            ],
+        ),
+        "",
+        f"A photo is the difference between stage prepare of few and of many ones of "
+        f"{picture_bytes / 1e3:.0f} kB: to read, hash, decode and scale it, run the network, and "
+        f"write the features. A trial is the median of those of src/sweep.py with "
+        f"{os.cpu_count()} jobs, with its evaluation and experiment; for each further picture an "
+        f"epoch takes {row_epoch * 1e6:.1f} microseconds. CPU seconds are time multiplied by "
+        "cores.",
+        "",
+    ]
+    work = [
+        *((f"{IMAGES:,} photos, {name}", IMAGES * cost, "prepare") for name, cost in costs.items()),
+        (f"{TRIALS:,} trials on {features:,} photos", TRIALS * trial, "trials"),
+        (f"{TRIALS:,} trials on {IMAGES:,} photos", TRIALS * large_trial, "trials"),
+    ]
+    header = ["hours and US dollars", *(f"{m['name']}, 1 and 10" for m in prices["machines"])]
+    rows = [
+        [
+            name,
+            *(
+                " / ".join(
+                    hours_and_dollars(total, machine, count, prices["two_workers"][kind])
+                    for count in (1, 10)
+                )
+                for machine in prices["machines"]
+            ),
+        ]
+        for name, total, kind in work
+    ]
+    return [*lines, *table(header, rows), "", *assumptions(prices, costs, picture_bytes)]
+
+
+def hours_and_dollars(total: float, machine: dict, count: int, ratio: float | None) -> str:
+    """`total` CPU seconds on `count` machines; `ratio` is how much faster two workers are than one.
+
+    Within a machine the speed is linear in its processors; for n machines it is n ** log2(ratio).
+    """
+    speedup = count ** math.log2(ratio or 2)
+    hours = total / 3600 / machine["cpus"] / speedup
+    dollars = hours * count * machine["dollars_per_hour"]
+    return f"{hours:,.1f} h, ${dollars:,.0f}"
+
+
+def assumptions(prices: dict, costs: dict[str, float], picture_bytes: float) -> list[str]:
+    """What else is paid for, and what the figures rest on."""
+    storage = prices["storage"]
+    gigabytes = IMAGES * picture_bytes / 1e9
+    features = IMAGES * 1280 * 4 / 1e9
+    kept = storage["dollars_per_gb_month"]
+    machine = max(prices["machines"], key=lambda machine: machine["cpus"])
+    rate = machine["cpus"] / min(costs.values())
+    needed = rate * picture_bytes * 8 / 1e9
+    ratios = {kind: ratio or "2, assumed" for kind, ratio in prices["two_workers"].items()}
+    return [
+        f"- Storage: the photos are {gigabytes:,.0f} GB, ${gigabytes * kept:,.2f} a month; their "
+        f"features with EfficientNet-Lite0 (1,280 float32, one view) {features:,.0f} GB, "
+        f"${features * kept:,.2f} a month. To write each photo once as an object of its own costs "
+        f"${IMAGES / 1000 * storage['dollars_per_1000_writes']:,.0f}, to read each once "
+        f"${IMAGES / 1000 * storage['dollars_per_1000_reads']:,.0f}.",
+        f"- Network: the fastest network on {machine['name']} would take {rate:,.0f} photos a "
+        f"second, {needed:.2f} Gbit/s of {machine['gigabit_per_second']}. It becomes the limit at "
+        f"{machine['gigabit_per_second'] * 1e9 / 8 / picture_bytes:,.0f} photos a second.",
+        f"- Two workers against one: prepare {ratios['prepare']}, trials {ratios['trials']} "
+        "(benchmarks/machines.yaml). Within a machine, linear in its processors, each as fast as "
+        "a core here.",
+        "- Prices are list prices, on demand, as benchmarks/machines.yaml has them: check them "
+        "before use. No GPU was measured.",
+    ]
+
+
+def measure_prepare(
+    folder: Path, sources: list[Path], network: str, size: int, counts: tuple[int, int]
+) -> float:
+    """CPU seconds that stage prepare takes for one further picture."""
+    times = []
+    for count in counts:
+        pictures = folder / f"{count} photos"
+        if not pictures.exists():
+            for number, source in enumerate(sources[:: max(1, len(sources) // count)][:count]):
+                target = pictures / f"class{number % 2}" / f"{number}{source.suffix}"
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(source, target)
+        project = make_project(
+            folder / f"{network}, {size}, {count}",
+            "cats_and_dogs",
+            pictures,
+            model__backbone=network,
+            model__weights="imagenet" if network == "efficientnet_lite0" else "random",
+            prepare__image_size=size,
+            prepare__views=1,
+            prepare__test_fraction=0.15,
+        )
+        run(["dvc", "repro", "download"], project)
+        command = [sys.executable, "src/prepare.py"]
+        times.append(median(run(command, project).seconds for _ in range(2)))
+    return (times[1] - times[0]) / (counts[1] - counts[0]) * os.cpu_count()
+
+
+def measure_trials(project: Path) -> tuple[float, float, int]:
+    """CPU seconds of a trial, seconds of an epoch for each picture, and the number of pictures."""
+    jobs = os.cpu_count()
+    run(["dvc", "exp", "run"], project)
+    run(["git", "add", "--all"], project)
+    run(["git", "commit", "--quiet", "--message", "Run"], project)
+    sweep = project / "sweeps/learning_rate.yaml"
+    sweep.write_text(sweep.read_text().replace("pruner: median", "pruner: none"))
+    run([sys.executable, "src/sweep.py", "--trials", str(10 * jobs), "--jobs", str(jobs)], project)
+    with (project / "sweeps/learning_rate/trials.csv").open() as file:
+        trials = list(csv.DictReader(file))
+    seconds_each = median(float(trial["seconds"]) for trial in trials[jobs:])
+    path = project / "dvclive/system/plots/metrics/epoch_seconds.tsv"
+    with path.open() as file:
+        epochs = [float(row["epoch_seconds"]) for row in csv.DictReader(file, delimiter="\t")]
+    with (project / "data/prepared/images.csv").open() as file:
+        pictures = sum(1 for row in csv.DictReader(file))
+    return seconds_each, median(epochs[1:]) / pictures, pictures
+
+
+if __name__ == "__main__":
+    main()
