@@ -280,61 +280,92 @@ def measure_search(folder: Path, counts: list[int]) -> list[str]:
 
 
 def measure_files(folder: Path, counts: list[int]) -> list[str]:
-    """DVC, Git and the stages' own looks at data/raw with many small files."""
+    """DVC, Git and the stages' own looks at data/raw with many files, or with a list of as many."""
+    ways = [(f"{count:,} files", count, write_files) for count in counts]
+    ways.append((f"a list of {counts[-1]:,}", counts[-1], write_list))
     rows: dict[str, list[str]] = {}
-    for count in counts:
-        project = folder / f"{count}"
+    for number, (_, count, write) in enumerate(ways):
+        project = folder / f"{number}"
         run(["git", "clone", "--quiet", str(REPOSITORY), str(project)], folder)
-        raw = project / "data/raw"
-        for number in range(count):
-            path = raw / f"class{number % 10}" / f"{number % 1000}" / f"{number:08}.jpg"
-            if number < 10_000:
-                path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(b"%d" % number)
+        write(project / "data/raw", count)
         (project / "data/unreadable.csv").write_text("path,reason\n")
         for name, command in file_commands(project):
+            if write is write_list and name == HASHING:
+                rows[name].append("")
+                continue
             done = run(command, project)
             text = f"{seconds(done.seconds)} s, {done.peak_bytes / 2**20:,.0f} MiB"
             rows.setdefault(name, [name]).append(text)
+            print(count, name, text, flush=True)
         (listing,) = (project / ".dvc/cache/files/md5").glob("*/*.dir")
         rows.setdefault("DVC's list of them, MB", ["DVC's list of them, MB"]).append(
             f"{listing.stat().st_size / 1e6:,.1f}"
         )
         shutil.rmtree(project)
     return [
-        *table(["files in data/raw", *(f"{count:,}" for count in counts)], list(rows.values())),
+        *table(["in data/raw", *(name for name, *_ in ways)], list(rows.values())),
         "",
         "Time, and the largest resident memory of a process. The files hold a number each: what "
-        "their bytes cost comes on top, about 2 ms per MB read and hashed.",
+        "their bytes cost comes on top, about 2 ms per MB read and hashed. The list is what "
+        "src/download.py leaves of pictures in a bucket.",
     ]
+
+
+def write_files(raw: Path, count: int) -> None:
+    for number in range(count):
+        path = raw / f"class{number % 10}" / f"{number % 1000}" / f"{number:08}.jpg"
+        if number < 10_000:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"%d" % number)
+
+
+def write_list(raw: Path, count: int) -> None:
+    from image_classifier.remote import RemotePicture, write_listing
+
+    raw.mkdir()
+    address = "s3://a-bucket-of-a-team/pictures"
+    write_listing(
+        (
+            RemotePicture(f"{address}/{number:08}.jpg", f"class{number % 10}", "", f"{number:032x}")
+            for number in range(count)
+        ),
+        raw,
+    )
+
+
+HASHING = "splits, from a hash of each file"
 
 
 def file_commands(project: Path) -> Iterator[tuple[str, list[str]]]:
     """Name and command, in the order in which they are run."""
-    python = [sys.executable, "-c"]
-    path = f"import sys; sys.path.insert(0, {str(project / 'src')!r}); "
+    start = [sys.executable, "-c"]
+    head = f"import sys; sys.path.insert(0, {str(project / 'src')!r}); "
     yield (
         "first `dvc commit`: hash, and copy or link to the cache",
-        [*("dvc", "commit", "--force", "--quiet", "download")],
+        ["dvc", "commit", "--force", "--quiet", "download"],
     )
     yield "`dvc status download`", ["dvc", "status", "download"]
     yield "`git status`", ["git", "status"]
+    look = "from image_classifier.inputs import StageInputs; StageInputs('prepare')"
     yield (
         "a stage's look at its inputs, before and after",
-        [
-            *python,
-            f"{path}from image_classifier.inputs import StageInputs; "
-            "StageInputs('prepare').check_unchanged()",
-        ],
+        [*start, f"{head}{look}.check_unchanged()"],
     )
-    yield (
-        "splits, from a hash of each file",
-        [
-            *python,
-            f"{path}from pathlib import Path; from image_classifier.splits import "
-            "split_images; split_images(Path('data/raw'), 0.15, 0.15)",
-        ],
+    look = (
+        "from image_classifier.raw_data import FOLDER, find_pictures, locate; "
+        "pictures = find_pictures(FOLDER)"
     )
+    yield "to find the pictures", [*start, head + look]
+    examine = (
+        "; from image_classifier.engines import compute_here; "
+        "from image_classifier.features import examine; "
+        "from image_classifier.splits import split_images; "
+        "locations = [locate(FOLDER, picture.path) for picture in pictures]; "
+        "parts = compute_here(examine, locations); "
+        "hashes = [found.sha256 for _, part in parts for found in part]; "
+        "split_images(pictures, hashes, 0.15, 0.15)"
+    )
+    yield HASHING, [*start, head + look + examine]
 
 
 def measure_cost(folder: Path, photos: Path) -> list[str]:
