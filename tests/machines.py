@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import pytest
 
-
 INSTALLED_BY = "pip install -r requirements-cluster.txt"
 
 
