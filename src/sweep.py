@@ -164,7 +164,7 @@ def join_cluster(address: str, gpus: float) -> tuple[Callable, int]:
     if gpus:
         count = min(count, int(resources.get("GPU", 0) / gpus))
     machines = sum(node["Alive"] and "CPU" in node["Resources"] for node in ray.nodes())
-    print(f"Ray at {address}: room for {count} trials on {machines} machines", flush=True)
+    print(f"Ray at {address}: machines: {machines}, trials at a time: {count}", flush=True)
     return partial(ClusterPool, ray, gpus), max(1, count)
 
 

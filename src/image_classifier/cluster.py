@@ -46,10 +46,18 @@ def connect(address: str | None = None) -> ModuleType:
             logging_level="error",
             log_to_driver=False,  # what goes wrong there is told here in one line
         )
+        # Of each machine that is lost it would print a page of its log; there is no option for it.
+        ray._private.worker.print_to_stdstream = _print_nothing
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"Ray at {where}: {reason}; allowed: its head, as host:6379") from None
+        raise InputError(
+            f"Ray at {where}: {reason}; allowed: its head, as host:6379, with its RAY_AUTH_MODE"
+        ) from None
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)  # Ray has set its own
     return ray
+
+
+def _print_nothing(data: dict, ignore_prefix: bool) -> None:
+    pass

@@ -29,7 +29,7 @@ from image_classifier.trials import TrialError, TrialPool, run_trial
 
 PREPARED = ("download", "prepare")  # stages whose outputs the trials read
 MOST_LOSSES = 5  # of machines by one trial, which may be what brings them down
-PATIENCE = 10  # seconds without a machine, after which this is told
+PATIENCE = 20  # seconds without a machine that is ready, after which this is told
 CLOSING_SECONDS = 10  # in which machines are to end what runs, and to clear up
 
 
@@ -196,7 +196,7 @@ class ClusterPool:
                 with self._change:
                     none = not any(process.machine for process in self._processes)
                     if none and not self._waiting_told:
-                        print("waiting for a machine with a free CPU", flush=True)
+                        print("no machine is ready yet, or any more; waiting for one", flush=True)
                         self._waiting_told = True
                 continue
             if process is None:

@@ -103,7 +103,7 @@ class RemoteTrials:
         base = _temporary_folder()
         # By node as well: on one machine there may be two, for different accelerators.
         name = f"{assignment.search}-{ray.get_runtime_context().get_node_id()}"
-        self._in_use = _begin_use(base, name)
+        self._in_use = begin_use(base, name)
         remove_unused(base)
         folder = base / name
         folder.mkdir(exist_ok=True)
@@ -243,7 +243,7 @@ def _temporary_folder() -> Path:
     return folder
 
 
-def _begin_use(base: Path, name: str) -> IO:
+def begin_use(base: Path, name: str) -> IO:
     """Keep `remove_unused` from removing the folder `name` for as long as the file is open."""
     with FileLock(base / "lock"):
         file = (base / f"{name}.in_use").open("w")
