@@ -151,7 +151,10 @@ def parse_arguments() -> argparse.Namespace:
         metavar="GPUS",
         help="that each takes of a Ray cluster, such as 1 or 0.5 (default: none)",
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.gpus_per_trial and not arguments.ray:
+        parser.error("--gpus-per-trial: allowed with --ray")
+    return arguments
 
 
 def join_cluster(address: str, gpus: float) -> tuple[Callable, int]:

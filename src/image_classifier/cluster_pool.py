@@ -56,6 +56,7 @@ class RemoteProcess:
         """
         answer = self.call("open", assignment)
         if "error" in answer:
+            print(answer.get("output", ""), end="", file=sys.stderr, flush=True)
             raise InputError(f"{answer['machine']}: {answer['error']}")
         self.machine = answer["machine"]
 
@@ -74,6 +75,7 @@ class RemoteProcess:
 
         Raises:
             MachineLostError: if there is no answer.
+            TrialError: if the answer is an error that `RemoteTrials` does not know of.
             InputError: if there is no cluster any more.
         """
         errors = self._ray.exceptions
@@ -81,8 +83,10 @@ class RemoteProcess:
             return self._ray.get(getattr(self.actor, method).remote(*arguments))
         except (errors.LocalRayletDiedError, ConnectionError) as error:
             raise InputError(f"Ray has ended: {' '.join(str(error).split())}") from None
+        except errors.RayTaskError as error:  # such as a package that is missing there
+            raise TrialError(f"{error.ip}: {str(error).strip().splitlines()[-1]}") from None
         except (errors.RuntimeEnvSetupError, errors.ActorUnschedulableError) as error:
-            raise InputError(f"Ray: {' '.join(str(error).split())}") from None
+            raise TrialError(" ".join(str(error).split())) from None
         except errors.RayError as error:
             raise MachineLostError(str(error)) from None
 
@@ -179,8 +183,8 @@ class ClusterPool:
         with self._change:
             self._closed = True
             processes = list(self._processes)
-        closing = [process.actor.close.remote() for process in processes if process.machine]
-        if closing:
+        with suppress(Exception):  # Ray may have ended, which has many names
+            closing = [process.actor.close.remote() for process in processes if process.machine]
             self._ray.wait(closing, num_returns=len(closing), timeout=CLOSING_SECONDS)
         for process in processes:
             process.kill()
