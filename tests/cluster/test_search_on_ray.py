@@ -193,9 +193,9 @@ def test_a_machine_with_other_packages_is_not_used(
     assert re.fullmatch(refusal, done.stderr) and "4/4" in done.stdout
 
 
-def test_a_cluster_that_is_not_there_ends_the_search_in_one_line(search: Project):
+def test_a_cluster_that_is_not_there_ends_the_search_in_one_line(project: Project):
     pytest.importorskip("ray")
-    done = search.run("python", "src/sweep.py", "--ray", "127.0.0.1:1", fails=True)
+    done = project.run("python", "src/sweep.py", "--ray", "127.0.0.1:1", fails=True)
     assert done.returncode == 1 and done.stdout == ""
     assert re.fullmatch(r"error: Ray at 127\.0\.0\.1:1: .*\n", done.stderr)
 
