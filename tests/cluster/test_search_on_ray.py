@@ -185,11 +185,11 @@ def test_a_machine_with_other_packages_is_not_used(
 
     machines.kill(worker)
     missing.mkdir()
-    (missing / "filelock.py").write_text("raise ModuleNotFoundError('no filelock')")
+    (missing / "dvc_data.py").write_text("raise ModuleNotFoundError('no dvc_data')")
     machines.add(env_vars={"PYTHONPATH": str(missing)})
     shutil.rmtree(search.root / "sweeps/quick")
     done = search.run(*command)
-    refusal = "not used: [0-9.]+: ModuleNotFoundError: no filelock\n"
+    refusal = "not used: [0-9.]+: ModuleNotFoundError: no dvc_data\n"
     assert re.fullmatch(refusal, done.stderr) and "4/4" in done.stdout
 
 
