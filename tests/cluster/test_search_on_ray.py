@@ -169,10 +169,10 @@ def test_a_machine_with_other_packages_is_not_used(
 ):
     for worker in machines.workers:
         machines.kill(worker)
-    other, missing = tmp_path / "other", tmp_path / "missing"
+    other = tmp_path / "other"
     (other / "keras-1.2.3.dist-info").mkdir(parents=True)
     (other / "keras-1.2.3.dist-info/METADATA").write_text("Name: keras\nVersion: 1.2.3\n")
-    worker = machines.add(env_vars={"PYTHONPATH": str(other)})
+    machines.add(env_vars={"PYTHONPATH": str(other)})
     command = ("python", "src/sweep.py", "sweeps/quick.yaml", "--ray", machines.address)
     refusal = rf"not used: .*: found keras 1.2.3; allowed: {version('keras')}, as here\n"
     done = search.run(*command, fails=True)
@@ -181,15 +181,6 @@ def test_a_machine_with_other_packages_is_not_used(
     )
     machines.add()
     done = search.run(*command)
-    assert re.fullmatch(refusal, done.stderr) and "4/4" in done.stdout
-
-    machines.kill(worker)
-    missing.mkdir()
-    (missing / "dvc_data.py").write_text("raise ModuleNotFoundError('no dvc_data')")
-    machines.add(env_vars={"PYTHONPATH": str(missing)})
-    shutil.rmtree(search.root / "sweeps/quick")
-    done = search.run(*command)
-    refusal = "not used: [0-9.]+: ModuleNotFoundError: no dvc_data\n"
     assert re.fullmatch(refusal, done.stderr) and "4/4" in done.stdout
 
 
