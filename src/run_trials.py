@@ -4,7 +4,6 @@ A trial is what src/train.py and src/evaluate.py do, without loading TensorFlow 
 copy of the repository, where params.yaml may be changed. Requests and answers are lines of JSON.
 """
 
-import argparse
 import gc
 import json
 import os
@@ -17,29 +16,23 @@ from pathlib import Path
 from typing import TextIO
 
 from image_classifier.errors import run
-from image_classifier.git import git
 from image_classifier.params import PARAMS_FILE
 
 CHANGING = ("params.yaml", "models/model.keras")  # what stages depend on, from trial to trial
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--git-folder", required=True, help="of the repository to commit to")
-    parser.add_argument("--parent", required=True, help="the commit that experiments belong to")
-    arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for src/sweep.py, which ends this
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what training prints goes to the log
 
     params = PARAMS_FILE.read_text(encoding="utf-8")
     for line in sys.stdin:
-        request = json.loads(line)
+        parameters = json.loads(line)
         PARAMS_FILE.write_text(params, encoding="utf-8")
         try:
-            metrics = run_trial(request["parameters"], answers)
-            commit = commit_files(arguments.git_folder, arguments.parent, request["message"])
-            answer(answers, commit=commit, metrics=metrics)
+            metrics = run_trial(parameters, answers)
+            answer(answers, metrics=metrics)
             gc.freeze()  # the collector need not go through TensorFlow's modules again and again
         except Exception as error:
             traceback.print_exc()
@@ -114,18 +107,6 @@ def load_stages() -> tuple:
     for stage in stages:
         stage.save_deps()
     return repo, stages
-
-
-def commit_files(git_folder: str, parent: str, message: str) -> str:
-    """Make a Git commit of the files here, on no branch, and return its hash."""
-    here = {
-        "GIT_DIR": git_folder,
-        "GIT_WORK_TREE": str(Path.cwd()),
-        "GIT_INDEX_FILE": str(Path(".dvc/tmp/git_index").absolute()),
-    }
-    git("add", "--all", environment=here)
-    tree = git("write-tree", environment=here)
-    return git("commit-tree", tree, "-p", parent, "-m", message, environment=here)
 
 
 def answer(answers: TextIO, **values: object) -> None:

@@ -8,10 +8,12 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from functools import partial
 from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from image_classifier.cluster import connect
 from image_classifier.errors import InputError, run
 from image_classifier.git import git, name_the_committer
 from image_classifier.params import read_params
@@ -42,7 +44,10 @@ def main() -> None:
 
     sweep = read_sweep(arguments.file, params)
     trial_count = min(arguments.trials or sweep.trials, sweep.combinations)
-    jobs = min(arguments.jobs, trial_count)
+    make_pool, most_jobs = TrialPool, 1
+    if arguments.ray:
+        make_pool, most_jobs = join_cluster(arguments.ray, arguments.gpus_per_trial)
+    jobs = min(arguments.jobs or most_jobs, trial_count)
     results = arguments.file.with_suffix("")  # ignored by Git
 
     name_the_committer()
@@ -60,7 +65,7 @@ def main() -> None:
 
     with (
         ThreadPoolExecutor(jobs) as executor,  # around the pool, which ends what this waits for
-        TrialPool(COPIES / results.name, jobs, source, parent, cache) as pool,
+        make_pool(COPIES / results.name, jobs, source, cache) as pool,
     ):
         results.mkdir(exist_ok=True)
         identity = identify(parent, source, pool.prepared, sweep.model_dump(exclude={"trials"}))
@@ -74,21 +79,24 @@ def main() -> None:
 
         def objective(trial: optuna.Trial) -> tuple[optuna.trial.TrialState, float | None]:
             values = {key: choice.suggest(trial, key) for key, choice in sweep.parameters.items()}
-            pruned = False
+            judged, pruned = 0, False
 
             def go_on(epoch: int, metrics: dict[str, float]) -> bool:
-                nonlocal pruned
-                trial.report(metrics[sweep.metric], epoch)
-                pruned = trial.should_prune()
-                return not pruned
+                nonlocal judged, pruned
+                if epoch > judged:  # a trial that has lost its machine does the same again
+                    trial.report(metrics[sweep.metric], epoch)
+                    judged, pruned = epoch, trial.should_prune()
+                return epoch < judged or not pruned
 
             experiment = f"{prefix}-{trial.number:03}"
-            commit, metrics = pool.run(values, f"dvc: experiment {experiment}", go_on)
+            answer = pool.run(values, go_on)
+            message = f"dvc: experiment {experiment}"
+            commit = git("commit-tree", answer["tree"], "-p", parent, "-m", message)
             trial.set_user_attr("experiment", experiment)
             git("update-ref", str(ExpRefInfo(parent, experiment)), commit)
             if pruned:
                 return optuna.trial.TrialState.PRUNED, None
-            return optuna.trial.TrialState.COMPLETE, metrics[sweep.metric]
+            return optuna.trial.TrialState.COMPLETE, answer["metrics"][sweep.metric]
 
         trials = itertools.islice(new_trials(study, sweep), max(0, trial_count - done))
         deadline = time.monotonic() + (arguments.timeout or math.inf)
@@ -125,9 +133,42 @@ def parse_arguments() -> argparse.Namespace:
         help="what to search, and how (default: %(default)s)",
     )
     parser.add_argument("--trials", type=positive(int), help="how many in all")
-    parser.add_argument("--jobs", type=positive(int), default=1, help="at a time (default: 1)")
+    parser.add_argument(
+        "--jobs",
+        type=positive(int),
+        help="at a time (default: 1; with --ray, one for each CPU of the cluster)",
+    )
     parser.add_argument("--timeout", type=positive(float), help="seconds after which none is begun")
-    return parser.parse_args()
+    parser.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="run them on a Ray cluster: host:6379, from a machine of it, or ray://host:10001",
+    )
+    parser.add_argument(
+        "--gpus-per-trial",
+        type=positive(float),
+        default=0,
+        metavar="GPUS",
+        help="that each takes of a Ray cluster, such as 1 or 0.5 (default: none)",
+    )
+    arguments = parser.parse_args()
+    if arguments.gpus_per_trial and not arguments.ray:
+        parser.error("--gpus-per-trial: allowed with --ray")
+    return arguments
+
+
+def join_cluster(address: str, gpus: float) -> tuple[Callable, int]:
+    """What makes a pool like a `TrialPool` on a Ray cluster, and how many trials that can run."""
+    ray = connect(address)
+    from image_classifier.cluster_pool import ClusterPool
+
+    resources = ray.cluster_resources()
+    count = int(resources.get("CPU", 0))
+    if gpus:
+        count = min(count, int(resources.get("GPU", 0) / gpus))
+    machines = sum(node["Alive"] and "CPU" in node["Resources"] for node in ray.nodes())
+    print(f"Ray at {address}: machines: {machines}, trials at a time: {count}", flush=True)
+    return partial(ClusterPool, ray, gpus), max(1, count)
 
 
 def yaml_file(text: str) -> Path:

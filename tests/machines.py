@@ -5,6 +5,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -22,12 +23,17 @@ class Machines:
             initialize_head=True,
             head_node_args={"num_cpus": 0, "temp_dir": temporary, "object_store_memory": 10**8},
         )
+        self.temporary = Path(temporary)
+        """The folder for temporary files of all machines."""
         self.address: str = self._cluster.address
         self.workers = [self.add() for _ in range(count)]
 
-    def add(self) -> object:
-        """Start one more worker."""
-        return self._cluster.add_node(num_cpus=1, object_store_memory=10**8)
+    def add(self, **options: object) -> object:
+        """Start one more worker, with options of `Cluster.add_node`."""
+        variables = {"TMPDIR": str(self.temporary), **options.pop("env_vars", {})}
+        return self._cluster.add_node(
+            num_cpus=1, object_store_memory=10**8, env_vars=variables, **options
+        )
 
     def kill(self, worker: object) -> None:
         """Kill a worker's processes, as when its machine loses power."""

@@ -1,6 +1,7 @@
 """Join a Ray cluster. What runs there imports the modules of src/ as this machine has them."""
 
 import os
+import signal
 import socket
 from pathlib import Path
 from types import ModuleType
@@ -38,6 +39,7 @@ def connect(address: str | None = None) -> ModuleType:
     except ImportError:
         raise InputError("ray not found; pip install -r requirements-cluster.txt") from None
     where = address or os.environ.get("RAY_ADDRESS")
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         _, _, head = (where or "").rpartition("//")
         if ":" in head:
@@ -47,9 +49,20 @@ def connect(address: str | None = None) -> ModuleType:
             address,
             runtime_env={"working_dir": str(SOURCES), "excludes": ["__pycache__"]},
             logging_level="error",
-            log_to_driver=False,
+            log_to_driver=False,  # what goes wrong there is told here in one line
         )
+        # Of each machine that is lost it would print a page of its log; there is no option for it.
+        ray._private.worker.print_to_stdstream = _print_nothing
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise InputError(f"Ray at {where}: {reason}; allowed: its head, as host:6379") from None
+        raise InputError(
+            f"Ray at {where}: {reason}; allowed: its head, as host:6379, with its RAY_AUTH_MODE"
+        ) from None
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)  # Ray has set its own
     return ray
+
+
+def _print_nothing(data: dict, ignore_prefix: bool) -> None:
+    pass

@@ -10,9 +10,10 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
+from typing import IO, Any
 
 from image_classifier.errors import InputError
 from image_classifier.git import git
@@ -29,27 +30,40 @@ class TrialError(InputError):
 class TrialProcess:
     """A copy of the repository, and in it a process that trains one trial after another."""
 
-    def __init__(self, folder: Path, source: str, parent: str, cache: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        source: str,
+        cache: str,
+        preparing: AbstractContextManager = _preparing,
+        output: IO | None = None,
+    ) -> None:
         """Copy the tracked files, with the prepared data from DVC's cache (computed if need be).
 
         Args:
             folder: where to; it is made.
-            source: the commit whose files to copy.
-            parent: the commit that the experiments belong to.
+            source: the commit or the tree whose files to copy, of the repository here.
             cache: the folder of DVC's cache.
+            preparing: held while other data are prepared, which is not to be done twice.
+            output: where what is printed meanwhile goes to (None: to this process's).
 
         Raises:
             TrialError: if the data cannot be prepared.
         """
         self.folder = folder
-        self._parent = parent
+        self._preparing = preparing
+        self._output = output
         self._process: subprocess.Popen | None = None
         self._beginning = threading.Lock()
         self._closed = False
         (folder / ".dvc/tmp").mkdir(parents=True)
-        index = {"GIT_INDEX_FILE": str((folder / ".dvc/tmp/git_index").absolute())}
-        git("read-tree", source, environment=index)
-        git("checkout-index", "--all", f"--prefix={folder}/", environment=index)
+        self._git = {
+            "GIT_DIR": git("rev-parse", "--absolute-git-dir"),
+            "GIT_WORK_TREE": str(folder.absolute()),
+            "GIT_INDEX_FILE": str((folder / ".dvc/tmp/git_index").absolute()),
+        }
+        git("read-tree", source, environment=self._git)
+        git("checkout-index", "--all", environment=self._git, folder=folder)
         settings = f"[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n"
         # Links to the cache cost no time and no space, and nothing writes to the data.
         settings += "    type = reflink,hardlink,symlink,copy\n"
@@ -57,19 +71,16 @@ class TrialProcess:
         self._prepared: tuple | None = None
         self._prepare({})
 
-    def run(
-        self, parameters: dict, message: str, go_on: Callable[[int, dict], bool]
-    ) -> tuple[str, dict]:
-        """Run a trial.
+    def begin(self, parameters: dict) -> dict:
+        """Begin a trial.
 
         Args:
             parameters: name -> value, of those that differ from params.yaml.
-            message: for the commit.
-            go_on: called after each epoch but the last with its number, from 1, and the validation
-                pictures' metrics; says whether to go on.
 
         Returns:
-            A commit of the files that the trial leaves, and the metrics of its best epoch.
+            After each epoch but the last its number, "epoch", from 1, and the "metrics" of the
+            validation pictures: `go_on` says whether to go on. In the end, the "tree" of Git with
+            the files that the trial leaves, and the "metrics" of its best epoch.
 
         Raises:
             TrialError: if the trial failed.
@@ -77,17 +88,18 @@ class TrialProcess:
         self._prepare(parameters)
         if self._process is None or self._process.poll() is not None:
             self._start()
-        self._send({"parameters": parameters, "message": message})
-        while True:
-            line = self._process.stdout.readline()
-            if not line:
-                raise TrialError(f"its process ended with code {self._process.wait()}")
-            answer = json.loads(line)
-            if "error" in answer:
-                raise TrialError(answer["error"])
-            if "commit" in answer:
-                return answer["commit"], answer["metrics"]
-            self._send("go on" if go_on(answer["epoch"], answer["metrics"]) else "stop")
+        self._send(parameters)
+        return self._receive()
+
+    def go_on(self, wanted: bool) -> dict:
+        """Go on with the trial, or stop it, and return and raise what `begin` does."""
+        self._send("go on" if wanted else "stop")
+        return self._receive()
+
+    def write_tree(self) -> str:
+        """Put the files here that are no outputs into Git, and return the hash of their tree."""
+        git("add", "--all", environment=self._git, folder=self.folder)
+        return git("write-tree", environment=self._git)
 
     def close(self) -> None:
         """End at once what is running, and let nothing begin any more."""
@@ -107,10 +119,13 @@ class TrialProcess:
         changes = [
             f"{name}={parameters[name]}" for name in PREPARE_PARAMETERS if name in parameters
         ]
-        with _preparing:
+        # What has been prepared before is only linked.
+        with self._preparing if changes else nullcontext():
             apply_overrides(path, changes)
             command = [sys.executable, "-m", "dvc", "repro", "--quiet", "prepare"]
-            process = self._begin(command, stdin=subprocess.DEVNULL)
+            process = self._begin(
+                command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output
+            )
             try:
                 failed = process.wait()
             finally:
@@ -121,12 +136,9 @@ class TrialProcess:
         self._prepared = wanted
 
     def _start(self) -> None:
-        git_folder = git("rev-parse", "--absolute-git-dir")
-        command = [sys.executable, "src/run_trials.py"]
-        command += ["--git-folder", git_folder, "--parent", self._parent]
         with (self.folder / ".dvc/tmp/trials.log").open("a") as log:
             self._begin(
-                command,
+                [sys.executable, "src/run_trials.py"],
                 # As for a stage: it saves no experiment itself, and ends when this one is killed.
                 env={**os.environ, "DVC_ROOT": str(self.folder.absolute())},
                 stdin=subprocess.PIPE,
@@ -156,11 +168,47 @@ class TrialProcess:
         with suppress(BrokenPipeError):  # the process has ended; reading its answer tells
             print(json.dumps(message), file=self._process.stdin, flush=True)
 
+    def _receive(self) -> dict:
+        line = self._process.stdout.readline()
+        if not line:
+            raise TrialError(f"its process ended with code {self._process.wait()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise TrialError(answer["error"])
+        if "epoch" in answer:
+            return answer
+        try:
+            return {**answer, "tree": self.write_tree()}
+        except InputError as error:
+            raise TrialError(str(error)) from None
+
+
+def run_trial(process: Any, parameters: dict, go_on: Callable[[int, dict], bool]) -> dict:
+    """Run a trial on a `TrialProcess`, or on what has its methods `begin` and `go_on`.
+
+    Args:
+        process: an idle one.
+        parameters: name -> value, of those that differ from params.yaml.
+        go_on: called after each epoch but the last with its number, from 1, and the validation
+            pictures' metrics; says whether to go on.
+
+    Returns:
+        The last answer: the "tree" of the files that the trial leaves, and the "metrics" of its
+        best epoch.
+
+    Raises:
+        TrialError: if the trial failed.
+    """
+    answer = process.begin(parameters)
+    while "epoch" in answer:
+        answer = process.go_on(go_on(answer["epoch"], answer["metrics"]))
+    return answer
+
 
 class TrialPool:
     """Some `TrialProcess`es, of which each trial takes one that is idle. They end with it."""
 
-    def __init__(self, folder: Path, count: int, source: str, parent: str, cache: str) -> None:
+    def __init__(self, folder: Path, count: int, source: str, cache: str) -> None:
         """As for `TrialProcess`; what is in `folder` is removed."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(exist_ok=True)
@@ -172,19 +220,21 @@ class TrialPool:
         self._processes = []
         self._idle: queue.SimpleQueue[TrialProcess] = queue.SimpleQueue()
         for number in range(count):
-            process = TrialProcess(copies / str(number), source, parent, cache)
+            process = TrialProcess(copies / str(number), source, cache)
             self._processes.append(process)
             self._idle.put(process)
 
-    def run(
-        self, parameters: dict, message: str, go_on: Callable[[int, dict], bool]
-    ) -> tuple[str, dict]:
-        """As `TrialProcess.run`, waiting for an idle one first."""
+    def run(self, parameters: dict, go_on: Callable[[int, dict], bool]) -> dict:
+        """As `run_trial`, on an idle process, for which it waits."""
         process = self._idle.get()
         try:
-            return process.run(parameters, message, go_on)
+            return run_trial(process, parameters, go_on)
         finally:
             self._idle.put(process)
+
+    def write_tree(self) -> str:
+        """As `TrialProcess.write_tree`; before the first trial, with the data prepared."""
+        return self._processes[0].write_tree()
 
     def __enter__(self) -> "TrialPool":
         return self

@@ -1,0 +1,218 @@
+"""Searches on the machines of a Ray cluster."""
+
+import csv
+import os
+import re
+import shutil
+import signal
+import time
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import pytest
+from dvc_data.hashfile.db import get_odb
+from dvc_objects.fs import LocalFileSystem
+
+from conftest import Project
+from image_classifier import remote_trials
+from machines import Machines
+from running import Run
+
+GRID = """
+metric: loss
+sampler: grid
+pruner: none
+trials: 8
+seed: 0
+parameters:
+  train.learning_rate: {choices: [0.01, 0.001]}
+  train.batch_size: {choices: [4, 8]}
+"""
+
+
+@pytest.fixture
+def search(trained_project: Project) -> Project:
+    """A project with a quick search, committed."""
+    (trained_project.root / "sweeps/quick.yaml").write_text(GRID)
+    trained_project.commit()
+    return trained_project
+
+
+def trials_of(project: Project, name: str = "quick") -> list[dict[str, str]]:
+    with (project.root / f"sweeps/{name}/trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def commits_of(project: Project) -> dict[tuple[str, ...], str]:
+    """Values of the searched parameters -> the commit of the trial."""
+    found = {}
+    for trial in trials_of(project):
+        reference = f"refs/exps/*/*/{trial['experiment']}"
+        listed = project.run("git", "for-each-ref", "--format=%(objectname)", reference)
+        values = tuple(trial[name] for name in ("train.learning_rate", "train.batch_size"))
+        (found[values],) = listed.stdout.split()
+    return found
+
+
+def left_on_machines(machines: Machines) -> list[str]:
+    """Files of searches in the temporary folder of the machines, and processes that work there."""
+    files = (machines.temporary / f"image-classifier-{os.getuid()}").glob("*-*")
+    return [str(path) for path in files] + working_below(machines.temporary)
+
+
+def working_below(folder: Path) -> list[str]:
+    """The command lines of processes that are trials or prepare data below a folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.cwd().startswith(f"{folder}/image-classifier"):
+                found.append(" ".join(process.cmdline()))
+    return [line for line in found if "ray::" not in line]
+
+
+def test_a_search_that_loses_a_machine_gives_what_a_local_one_does(
+    search: Project, machines: Machines
+):
+    command = ("python", "src/sweep.py", "sweeps/quick.yaml")
+    before = search.files("models", "dvclive", "data", ".dvc/config")
+    with Run(search, (*command, "--ray", machines.address)) as run:
+        run.seconds_until("1/4")
+        machines.kill(machines.workers[0])
+        run.seconds_until(None)
+        assert run.process.returncode == 0, run.output
+    assert "machines: 2, trials at a time: 2\n" in run.output
+    assert run.output.count(" was lost\n") == 1
+    # Of what Ray has to say about the machine there is nothing.
+    assert len(run.output.splitlines()) < 20, run.output
+    there = commits_of(search)
+    assert [trial["state"] for trial in trials_of(search)] == ["complete"] * 4
+    assert search.files("models", "dvclive", "data", ".dvc/config") == before
+    assert search.run("git", "status", "--short").stdout == ""
+    assert left_on_machines(machines) == []
+
+    # Its files are all here, and those of a local search, but for what the machine was doing.
+    search.run("dvc", "exp", "apply", trials_of(search)[0]["experiment"])
+    assert "up to date" in search.run("dvc", "status").stdout
+    search.run("git", "reset", "--quiet", "--hard")
+    shutil.rmtree(search.root / "sweeps/quick")
+    search.run(*command)
+    here = commits_of(search)
+    assert here.keys() == there.keys()
+    for values in here:
+        differing = search.run("git", "diff", "--name-only", here[values], there[values]).stdout
+        assert all("dvclive/system/" in line for line in differing.splitlines()), differing
+
+
+@pytest.mark.slow
+def test_nothing_goes_on_when_a_search_is_killed(search: Project, machines: Machines):
+    command = ("python", "src/sweep.py", "sweeps/quick.yaml", "--ray", machines.address)
+    with Run(search, command) as run:
+        run.seconds_until("1/4")
+        assert working_below(machines.temporary)
+        run.signal(signal.SIGKILL, to_all=True)
+    deadline = time.monotonic() + 10
+    while working_below(machines.temporary) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert working_below(machines.temporary) == []
+
+    with Run(search, command) as run:
+        run.seconds_until("/4  ")
+        run.signal(signal.SIGTERM, to_all=False)
+        assert run.process.wait(timeout=15) == 143
+        assert run.output.endswith("terminated\n") and "Traceback" not in run.output
+    assert left_on_machines(machines) == []
+
+    done = search.run(*command)
+    assert "0 of 4 trials are done" not in done.stdout
+    assert [trial["state"] for trial in trials_of(search)] == ["complete"] * 4
+
+
+@pytest.mark.slow
+def test_a_search_goes_on_with_machines_that_join(search: Project, machines: Machines):
+    for worker in machines.workers:
+        machines.kill(worker)
+    command = ("python", "src/sweep.py", "sweeps/quick.yaml", "--ray", machines.address)
+    with Run(search, (*command, "--gpus-per-trial", "0.5")) as run:
+        run.seconds_until("waiting for one")
+        machines.add(num_gpus=1)
+        run.seconds_until("1/4")
+        assert run.process.poll() is None, run.output
+        machines.add(num_gpus=1)
+        run.seconds_until(None)
+        assert run.process.returncode == 0, run.output
+    assert [trial["state"] for trial in trials_of(search)] == ["complete"] * 4
+
+
+@pytest.mark.slow
+def test_a_failing_trial_is_not_repeated(search: Project, machines: Machines):
+    search.set_params({"model": {"backbone": "efficientnet_lite0"}, "prepare": {"image_size": 32}})
+    (search.root / "sweeps/grid.yaml").write_text(
+        "metric: accuracy\nsampler: grid\npruner: median\ntrials: 9\nseed: 0\n"
+        "parameters:\n  model.weights: {choices: [nowhere.h5, random]}\n"
+    )
+    done = search.run("python", "src/sweep.py", "sweeps/grid.yaml", "--ray", machines.address)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error: model.weights: nowhere.h5 not found") == 1
+    assert "`dvc repro prepare` failed" in done.stdout and " was lost" not in done.stdout
+    trials = {trial["model.weights"]: trial for trial in trials_of(search, "grid")}
+    assert trials["nowhere.h5"]["state"] == "fail" and trials["random"]["state"] == "complete"
+    # The features that a machine has computed are here.
+    search.run("dvc", "exp", "apply", trials["random"]["experiment"])
+    assert "up to date" in search.run("dvc", "status").stdout
+
+
+@pytest.mark.slow
+def test_a_machine_with_other_packages_is_not_used(
+    search: Project, machines: Machines, tmp_path: Path
+):
+    for worker in machines.workers:
+        machines.kill(worker)
+    other = tmp_path / "other"
+    (other / "keras-1.2.3.dist-info").mkdir(parents=True)
+    (other / "keras-1.2.3.dist-info/METADATA").write_text("Name: keras\nVersion: 1.2.3\n")
+    machines.add(env_vars={"PYTHONPATH": str(other)})
+    command = ("python", "src/sweep.py", "sweeps/quick.yaml", "--ray", machines.address)
+    refusal = rf"not used: .*: found keras 1.2.3; allowed: {version('keras')}, as here\n"
+    done = search.run(*command, fails=True)
+    assert re.fullmatch(
+        f"{refusal}error: no machine of the cluster can run trials, as said above\n", done.stderr
+    )
+    machines.add()
+    done = search.run(*command)
+    assert re.fullmatch(refusal, done.stderr) and "4/4" in done.stdout
+
+
+def test_a_cluster_that_is_not_there_ends_the_search_in_one_line(project: Project):
+    pytest.importorskip("ray")
+    done = project.run("python", "src/sweep.py", "--ray", "127.0.0.1:1", fails=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert re.fullmatch(r"error: Ray at 127\.0\.0\.1:1: .*\n", done.stderr)
+
+
+def test_files_arrive_as_they_were_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(remote_trials, "BLOCK_BYTES", 1000)
+    there, here = (get_odb(LocalFileSystem(), str(tmp_path / name)) for name in ("there", "here"))
+    contents = {"aa1": b"", "ab2": b"short", "ac3": bytes(range(250)) * 12, "ad4": b"x" * 1001}
+    for oid, content in contents.items():
+        there.add_bytes(oid, content)
+    for block in remote_trials.divide(there, contents):
+        assert sum(min(1000, piece.size) for piece in block) < 2000
+        sent = remote_trials.read_pieces(there, block)
+        remote_trials.write_pieces(here, tmp_path, block, sent)
+    arrived = {oid: Path(here.oid_to_path(oid)) for oid in contents}
+    assert {oid: path.read_bytes() for oid, path in arrived.items()} == contents
+    assert {path.stat().st_mode & 0o777 for path in arrived.values()} == {0o444}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "there"]
+
+
+def test_what_a_killed_search_has_left_is_removed(tmp_path: Path):
+    for name in ("killed", "running"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    remote_trials.begin_use(tmp_path, "killed").close()
+    with remote_trials.begin_use(tmp_path, "running"):
+        remote_trials.remove_unused(tmp_path)
+        found = sorted(path.name for path in tmp_path.iterdir())
+        assert found == ["lock", "running", "running.in_use"]
