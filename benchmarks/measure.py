@@ -83,6 +83,33 @@ def temporary_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
+@contextmanager
+def workers(count: int) -> Iterator[str]:
+    """A Ray cluster with a worker on each of `count` cores, beside a head; gives its address.
+
+    With none there is no cluster, and no address.
+    """
+    if not count:
+        yield ""
+        return
+    from ray.cluster_utils import Cluster
+
+    cores = os.sched_getaffinity(0)
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as temporary:
+        cluster = Cluster(
+            initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": temporary}
+        )
+        try:
+            for core in sorted(cores)[:count]:
+                os.sched_setaffinity(0, {core})  # which a process hands down
+                cluster.add_node(num_cpus=1)
+                os.sched_setaffinity(0, cores)
+            yield cluster.address
+        finally:
+            os.sched_setaffinity(0, cores)
+            cluster.shutdown()
+
+
 def make_project(folder: Path, preset: str, photos: Path, **changes: object) -> Path:
     """Clone this repository into a new folder, as a user would, and choose parameters.
 

@@ -9,11 +9,8 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 from measure import (
     make_environment,
@@ -23,6 +20,7 @@ from measure import (
     run,
     table,
     temporary_folder,
+    workers,
     write_section,
 )
 
@@ -44,7 +42,7 @@ def main() -> None:
         sys.exit("two cores are needed")
     arguments = read_arguments(__doc__.splitlines()[0], rounds=3)
     whole, warm = defaultdict(list), defaultdict(list)
-    with temporary_folder() as folder, two_workers() as address:
+    with temporary_folder() as folder, workers(2) as address:
         project = make_project(folder / "project", "cats_and_dogs", arguments.photos)
         run(["dvc", "exp", "run"], project)
         run(["git", "add", "--all"], project)
@@ -81,26 +79,6 @@ def main() -> None:
             f"{arguments.rounds} rounds, ratios within a round.",
         ],
     )
-
-
-@contextmanager
-def two_workers() -> Iterator[str]:
-    """A Ray cluster whose two workers have a core each; gives its address."""
-    from ray.cluster_utils import Cluster
-
-    cores = os.sched_getaffinity(0)
-    with TemporaryDirectory(prefix="ray") as temporary:
-        cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": temporary}
-        )
-        try:
-            for core in sorted(cores)[:2]:
-                os.sched_setaffinity(0, {core})  # which a process hands down
-                cluster.add_node(num_cpus=1)
-                os.sched_setaffinity(0, cores)
-            yield cluster.address
-        finally:
-            cluster.shutdown()
 
 
 def search(project: Path, address: str, jobs: str) -> list[float]:
