@@ -160,6 +160,10 @@ FROZEN = (
             ["prepare.views: found 2; without horizontal_flip and rotation all views are the same"],
         ),
         (
+            [*FROZEN, ("strategy: none", "strategy: mirrored")],
+            ["train.strategy: found 'mirrored'; the features are those of a frozen backbone"],
+        ),
+        (
             [("validation_fraction: 0.15", "validation_fraction: 0.9")],
             ["prepare.validation_fraction + prepare.test_fraction: found 1 or more"],
         ),
@@ -405,7 +409,7 @@ MERGES = "a0: &a0 {a: 0}\n" + "".join(
         ("42", "the file: found 42; "),
         ("- 1", "the file: found a list; "),
         ("train: [\n", "not valid YAML: line 2: "),
-        (f"{TEXT}\n---\n{TEXT}", "not valid YAML: line 41: expected a single document"),
+        (f"{TEXT}\n---\n{TEXT}", "not valid YAML: line 42: expected a single document"),
         ("train:\n\tepochs: 1", "not valid YAML: line 2: "),
         ("train: 1\ntrain: 2", 'not valid YAML: line 2: while constructing a mapping found dup'),
         ("a: *b", "not valid YAML: line 1: "),

@@ -5,10 +5,12 @@ says why), and would take the mean of the replicas' means, so a step is made her
 device with its copy of the weights.
 """
 
+import atexit
 import hashlib
 import os
 import signal
-import threading
+import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, Literal
@@ -30,8 +32,9 @@ RANDOM_LAYERS = (
     keras.layers.RandomRotation,
 )
 Job = Literal["chief", "worker"]
-Address = Annotated[
-    str, Field(pattern=r"^[^\s/]+:\d{1,5}$", description="an address, as host:2222")
+Address = Annotated[str, Field(pattern=r"^[^\s/]+:\d{1,5}$")]
+Addresses = Annotated[
+    list[Address], Field(min_length=1, description="a list of addresses, each as host:2222")
 ]
 
 
@@ -45,7 +48,7 @@ class _TfConfig(BaseModel):
 
     model_config = ConfigDict(strict=True)
 
-    cluster: dict[Job, Annotated[list[Address], Field(min_length=1)]]
+    cluster: dict[Job, Addresses]
     task: _Task
 
     @property
@@ -178,9 +181,9 @@ def open_distribution(strategy: Literal["none", "mirrored", "multi_worker"]) -> 
     if strategy == "none":
         return Distribution(None, 0, 1)
     if strategy == "mirrored":
-        return Distribution(tf.distribute.MirroredStrategy(), 0, 1)
+        return Distribution(_closed_at_exit(tf.distribute.MirroredStrategy()), 0, 1)
     config = _read_tf_config()
-    return Distribution(_connect(config), config.number, len(config.addresses))
+    return Distribution(_closed_at_exit(_connect(config)), config.number, len(config.addresses))
 
 
 def _read_tf_config() -> _TfConfig:
@@ -209,34 +212,51 @@ def _read_tf_config() -> _TfConfig:
 
 
 def _connect(config: _TfConfig) -> tf.distribute.Strategy:
-    """Wait for all workers. TensorFlow waits in native code, where no signal reaches Python."""
-    found: list[tf.distribute.Strategy | Exception] = []
+    others = [address for number, address in enumerate(config.addresses) if number != config.number]
+    here = config.addresses[config.number]
+    print(f"worker {config.number} at {here}: waiting for {len(others)} more", flush=True)
+    _wait_for(here, others)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    # TensorFlow has taken SIGTERM for itself, to be told of preemptions.
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+    return strategy
 
-    def connect() -> None:
-        try:
-            found.append(tf.distribute.MultiWorkerMirroredStrategy())
-        except Exception as error:
-            found.append(error)
 
-    here, others = config.addresses[config.number], len(config.addresses) - 1
-    print(f"worker {config.number} at {here}: waiting for {others} more", flush=True)
-    thread = threading.Thread(target=connect, daemon=True)
-    thread.start()
-    waited = 0.0
-    while thread.is_alive() and waited < PATIENCE:
-        thread.join(0.2)
-        waited += 0.2
-        # TensorFlow takes SIGTERM for itself, to be told of preemptions.
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
-    if not found:
+def _wait_for(here: str, others: list[str]) -> None:
+    """Wait until all workers wait at their ports, where then TensorFlow takes over.
+
+    It would wait as well, but in native code that holds Python up: not even Ctrl-C would end it.
+    """
+    try:
+        listener = socket.create_server(("", int(here.rpartition(":")[2])))
+    except OSError as error:
         raise InputError(
-            f"TF_CONFIG: not all of {', '.join(config.addresses)} were there within {PATIENCE} "
-            "seconds; start all workers, with ports that the others can reach"
-        )
-    if isinstance(found[0], Exception):
-        reason = " ".join(str(found[0]).split())
-        raise InputError(f"TF_CONFIG: {here}: {reason}; allowed: a free port of this machine")
-    return found[0]
+            f"TF_CONFIG: {here}: {error.strerror}; allowed: a free port of this machine"
+        ) from None
+    deadline = time.monotonic() + PATIENCE
+    with listener:
+        for address in others:
+            host, _, port = address.rpartition(":")
+            while True:
+                try:
+                    socket.create_connection((host, int(port)), timeout=5).close()
+                    break
+                except OSError as error:
+                    if time.monotonic() > deadline:
+                        raise InputError(
+                            f"TF_CONFIG: {address}: {error.strerror or error} for {PATIENCE} "
+                            "seconds; start all workers, with ports that the others can reach"
+                        ) from None
+                time.sleep(0.2)
+
+
+def _closed_at_exit(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
+    """The same; without this the end of Python shows an error (tensorflow/tensorflow#50487)."""
+    for name in ("_cross_device_ops", "_host_cross_device_ops"):
+        pool = getattr(getattr(strategy.extended, name, None), "_pool", None)
+        if pool:
+            atexit.register(pool.close)
+    return strategy
 
 
 class OfWholeBatch(keras.layers.Wrapper):
