@@ -5,12 +5,13 @@ says why), and would take the mean of the replicas' means, so a step is made her
 device with its copy of the weights.
 """
 
-import atexit
+import gc
 import hashlib
 import os
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Annotated, Literal
@@ -147,11 +148,14 @@ class Distribution:
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as e:
             if self._count == 1:
                 raise
+            # They hold threads, of which the end of Python would show an error.
+            traceback.clear_frames(e.__traceback__)
+            gc.collect()
             _, _, reason = e.message.partition("aborted by: ")
-            line = " ".join((reason or e.message).split("\nAdditional")[0].split())
+            reason = " ".join((reason or e.message).partition("\nAdditional")[0].split())
             raise InputError(
-                f"TF_CONFIG: another worker was lost: {line[:200]}; start the same commands again "
-                "on all machines, and the training goes on"
+                f"TF_CONFIG: another worker was lost: {reason[:200]}; start the same commands "
+                "again on all machines, and the training goes on"
             ) from None
 
     def _sum(self, tensors: Sequence[tf.Tensor | np.ndarray]) -> list[tf.Tensor]:
@@ -181,9 +185,9 @@ def open_distribution(strategy: Literal["none", "mirrored", "multi_worker"]) -> 
     if strategy == "none":
         return Distribution(None, 0, 1)
     if strategy == "mirrored":
-        return Distribution(_closed_at_exit(tf.distribute.MirroredStrategy()), 0, 1)
+        return Distribution(tf.distribute.MirroredStrategy(), 0, 1)
     config = _read_tf_config()
-    return Distribution(_closed_at_exit(_connect(config)), config.number, len(config.addresses))
+    return Distribution(_connect(config), config.number, len(config.addresses))
 
 
 def _read_tf_config() -> _TfConfig:
@@ -248,15 +252,6 @@ def _wait_for(here: str, others: list[str]) -> None:
                             "seconds; start all workers, with ports that the others can reach"
                         ) from None
                 time.sleep(0.2)
-
-
-def _closed_at_exit(strategy: tf.distribute.Strategy) -> tf.distribute.Strategy:
-    """The same; without this the end of Python shows an error (tensorflow/tensorflow#50487)."""
-    for name in ("_cross_device_ops", "_host_cross_device_ops"):
-        pool = getattr(getattr(strategy.extended, name, None), "_pool", None)
-        if pool:
-            atexit.register(pool.close)
-    return strategy
 
 
 class OfWholeBatch(keras.layers.Wrapper):
