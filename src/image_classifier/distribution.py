@@ -13,7 +13,7 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import Annotated, Literal
 
 import numpy as np
@@ -84,9 +84,15 @@ class Distribution:
             replicas = strategy.num_replicas_in_sync
             self.part = Part(number * (replicas // count), replicas // count, replicas)
 
-    def scope(self) -> AbstractContextManager:
-        """Make networks and optimizers in it, so that each device has its copy."""
-        return self._strategy.scope() if self._strategy else nullcontext()
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Make networks and optimizers in it, so that each device has its copy.
+
+        Raises:
+            InputError: as `noticing_losses`.
+        """
+        with self.noticing_losses(), self._strategy.scope() if self._strategy else nullcontext():
+            yield
 
     def apply(self, networks: Networks) -> Networks:
         """The same networks with the same weights, of which the fitted one trains on all devices.
