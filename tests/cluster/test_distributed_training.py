@@ -138,7 +138,7 @@ def test_two_workers_train_as_one_and_go_on_when_one_was_lost(project: Project, 
     assert len(runs[1].output.splitlines()) == 1, runs[1].output
 
     # The model is one that any process can load.
-    chief.run("python", "src/evaluate.py")
+    chief.run("python", "src/predict.py", "data/raw")
 
 
 def test_the_chief_is_lost(project: Project):
