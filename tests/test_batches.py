@@ -40,7 +40,7 @@ def test_parts_are_together_what_one_process_trains(row_count: int, counts: tupl
     replicas = sum(counts)
     parts = [Part(sum(counts[:number]), count, replicas) for number, count in enumerate(counts)]
     for make in (partial(training_batches, seed=0, first_epoch=1), ordered_batches):
-        whole = list(make(data, labels, batch_size=4))
+        whole = list(make(data, labels, batch_size=4).as_numpy_iterator())
         shares = [make(data, labels, batch_size=4, part=part) for part in parts]
         assert {len(share) for share in shares} == {len(whole)}
         for (rows, row_labels), *own in zip(whole, *shares, strict=True):
@@ -51,9 +51,8 @@ def test_parts_are_together_what_one_process_trains(row_count: int, counts: tupl
             assert lengths == [count * -(-size // replicas) for count in counts]
             together = np.concatenate([own_rows for own_rows, _, _ in own])
             assert (together[:size] == rows).all()
-            assert (
-                np.concatenate([own_labels for _, own_labels, _ in own])[:size] == row_labels
-            ).all()
+            labels_together = np.concatenate([own_labels for _, own_labels, _ in own])
+            assert (labels_together[:size] == row_labels).all()
             assert (together[size:] == rows[-1]).all()
 
 
