@@ -46,7 +46,7 @@ faults: $(VENV)/installed-dev
 audit: $(VENV)/installed-dev
 	python .ci/audit.py
 
-BENCHMARKS := experiments feature_extraction training_on_features end_to_end growth nothing_to_do
+BENCHMARKS := experiments feature_extraction training_on_features end_to_end growth nothing_to_do two_workers
 
 bench: $(VENV)/installed
 	@test -e "$(PHOTOS)" || { echo "usage: make bench PHOTOS=/path/to/photos"; exit 1; }

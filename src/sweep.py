@@ -25,6 +25,11 @@ COPIES = Path(".dvc/tmp/sweeps")
 def main() -> None:
     arguments = parse_arguments()
     params = read_params()
+    if params.train.strategy == "multi_worker":
+        raise InputError(
+            "train.strategy: found 'multi_worker'; a search trains each trial on one machine, "
+            "allowed: none, mirrored"
+        )
 
     # Not at the top: Optuna and DVC take seconds to import, and errors in parameters come first.
     import optuna

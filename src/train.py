@@ -24,7 +24,8 @@ def main(callbacks: Sequence = ()):
             train.stop_after, which stops it there again.
 
     Returns:
-        The model that is saved.
+        The model that is saved; on a worker that is not the chief of `train.strategy:
+        multi_worker`, None.
     """
     inputs = StageInputs("train")
     params = read_params()
@@ -39,6 +40,7 @@ def main(callbacks: Sequence = ()):
     from image_classifier.batches import ordered_batches, training_batches
     from image_classifier.callbacks import LogLearningRate, LogPredictions, LogSpeed, StopAtNaN
     from image_classifier.checkpoint import Checkpoint
+    from image_classifier.distribution import open_distribution
     from image_classifier.live import open_live, open_system_monitor
     from image_classifier.model import (
         FEATURES_AT_ONCE,
@@ -49,15 +51,40 @@ def main(callbacks: Sequence = ()):
     from image_classifier.networks import build_networks, compile_network
     from image_classifier.pictures import load_pictures, prediction_sheet, worst_first
 
-    network, model = build_networks(params, len(class_names))
-    check_shape(train.views, network)
-    compile_network(network, params)
+    distribution = open_distribution(params.train.strategy)
+    with distribution.scope():
+        networks = build_networks(params, len(class_names))
+        check_shape(train.views, networks.fitted)
+        compile_network(networks.fitted, params)
+    network, model = distribution.apply(networks)
     epochs, batch_size = params.train.epochs, params.train.batch_size
     validation_batch_size = FEATURES_AT_ONCE if params.model.frozen else batch_size
+    weights = Path(params.model.weights).expanduser()
+    identity = None if callbacks else inputs.identity(PREPARED, weights)
+
+    def fit(first_epoch: int, callbacks: Sequence, verbose: int) -> None:
+        views, labels, part = train.views, train.labels, distribution.part
+        network.fit(
+            training_batches(views, labels, batch_size, params.train.seed, first_epoch, part),
+            validation_data=ordered_batches(
+                validation.views, validation.labels, validation_batch_size, part
+            ),
+            initial_epoch=first_epoch,
+            epochs=params.train.stop_after or epochs,
+            shuffle=False,  # the batches are
+            callbacks=[*callbacks, *distribution.callbacks()],
+            verbose=verbose,
+        )
+
+    if not distribution.is_chief:
+        with distribution.noticing_losses():
+            fit(distribution.first_epoch(identity, 0), [StopAtNaN()], verbose=0)
+        return None
 
     with (
         open_live("dvclive/train", save_stage="train") as live,
         open_system_monitor("dvclive/system") as system,
+        distribution.noticing_losses(),
     ):
         live.log_params(
             params.model_dump(
@@ -70,19 +97,11 @@ def main(callbacks: Sequence = ()):
         best_epoch = keras.callbacks.EarlyStopping(
             "val_accuracy", mode="max", patience=epochs, restore_best_weights=True
         )
-        weights = Path(params.model.weights).expanduser()
-        identity = None if callbacks else inputs.identity(PREPARED, weights)
         checkpoint = Checkpoint(identity, best_epoch, loggers=[live, system])
-        first_epoch = len(checkpoint.epoch_logs)
-        network.fit(
-            training_batches(train.views, train.labels, batch_size, params.train.seed, first_epoch),
-            validation_data=ordered_batches(
-                validation.views, validation.labels, validation_batch_size
-            ),
-            initial_epoch=first_epoch,
-            epochs=params.train.stop_after or epochs,
-            shuffle=False,  # the batches are
-            callbacks=[
+        first_epoch = distribution.first_epoch(identity, len(checkpoint.epoch_logs))
+        fit(
+            first_epoch,
+            [
                 LogSpeed(system, len(train.labels)),
                 LogLearningRate(live),
                 LogPredictions(live, RAW, validation, class_names, params.train.log_images),

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from image_classifier import batches
-from image_classifier.batches import ordered_batches, training_batches
+from image_classifier.batches import Part, ordered_batches, training_batches
 from image_classifier.tensorflow_setup import keras, tf
 
 
@@ -32,6 +32,28 @@ def test_an_epoch_has_each_row_once_with_its_label():
         assert (np.concatenate([part for _, part in pairs]) == rows * 10).all()
         orders.append(rows.tolist())
     assert orders[0] != orders[1] != orders[2]
+
+
+@pytest.mark.parametrize(("row_count", "counts"), [(10, (1, 1, 1)), (9, (1, 2)), (8, (2, 2))])
+def test_parts_are_together_what_one_process_trains(row_count: int, counts: tuple[int, ...]):
+    data, labels = numbered(view_count=2, row_count=row_count)
+    replicas = sum(counts)
+    parts = [Part(sum(counts[:number]), count, replicas) for number, count in enumerate(counts)]
+    for make in (partial(training_batches, seed=0, first_epoch=1), ordered_batches):
+        whole = list(make(data, labels, batch_size=4).as_numpy_iterator())
+        shares = [make(data, labels, batch_size=4, part=part) for part in parts]
+        assert {len(share) for share in shares} == {len(whole)}
+        for (rows, row_labels), *own in zip(whole, *shares, strict=True):
+            size = len(rows)
+            assert [int(own_size) for _, _, own_size in own] == [size] * len(parts)
+            # Each replica takes as many; what there is too much stands at the end.
+            lengths = [len(own_rows) for own_rows, _, _ in own]
+            assert lengths == [count * -(-size // replicas) for count in counts]
+            together = np.concatenate([own_rows for own_rows, _, _ in own])
+            assert (together[:size] == rows).all()
+            labels_together = np.concatenate([own_labels for _, own_labels, _ in own])
+            assert (labels_together[:size] == row_labels).all()
+            assert (together[size:] == rows[-1]).all()
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 2, 200])

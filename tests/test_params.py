@@ -161,6 +161,10 @@ FROZEN = (
             ["prepare.views: found 2; without horizontal_flip and rotation all views are the same"],
         ),
         (
+            [*FROZEN, ("strategy: none", "strategy: mirrored")],
+            ["train.strategy: found 'mirrored'; the features are those of a frozen backbone"],
+        ),
+        (
             [("validation_fraction: 0.15", "validation_fraction: 0.9")],
             ["prepare.validation_fraction + prepare.test_fraction: found 1 or more"],
         ),

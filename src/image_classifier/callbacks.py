@@ -21,7 +21,7 @@ class LogLearningRate(keras.callbacks.Callback):
         self._live = live
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        learning_rate = float(self.model.optimizer.learning_rate)
+        learning_rate = float(self.model.optimizer.learning_rate.numpy())
         # The digits that a float32 has: 0.005 rather than 0.004999999888241291.
         self._live.log_metric("learning_rate", float(f"{learning_rate:.7g}"))
 
@@ -61,7 +61,7 @@ class StopAtNaN(keras.callbacks.Callback):
         """
         for name, value in logs.items():
             if not math.isfinite(value):
-                learning_rate = float(self.model.optimizer.learning_rate)
+                learning_rate = float(self.model.optimizer.learning_rate.numpy())
                 raise InputError(
                     f"train.learning_rate: found {learning_rate:.7g}, with which the training "
                     f"diverges: after epoch {epoch + 1} its {name} is {value}; try a lower one, "

@@ -55,7 +55,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._logged: list[list[dict[str, float]]] = []  # of each epoch, for each logger
         self._best: tuple[float, int] = (0, 0)  # validation accuracy and number of the best epoch
         self._best_weights: list[np.ndarray] = []
-        self._values: list[np.ndarray] = []  # of `_variables`
+        self._values: list[np.ndarray] = []  # of `state_variables`
         if self._folder:
             _remove_forgotten(kept)
             self._read()
@@ -70,7 +70,7 @@ class Checkpoint(keras.callbacks.Callback):
             return
         print(f"going on after epoch {len(self.epoch_logs)}, where this training was interrupted")
         self.model.optimizer.build(self.model.trainable_variables)  # or some come with a first step
-        for variable, value in zip(self._variables(), self._values, strict=True):
+        for variable, value in zip(state_variables(self.model), self._values, strict=True):
             variable.assign(value)
         self._best_epoch.best, self._best_epoch.best_epoch = self._best
         self._best_epoch.best_weights = self._best_weights
@@ -96,7 +96,8 @@ class Checkpoint(keras.callbacks.Callback):
         history = [self.epoch_logs, self._logged, [float(best.best), best.best_epoch]]
         arrays = {f"best_{number}": weight for number, weight in enumerate(best.best_weights)}
         arrays |= {
-            f"value_{number}": variable.numpy() for number, variable in enumerate(self._variables())
+            f"value_{number}": variable.numpy()
+            for number, variable in enumerate(state_variables(self.model))
         }
         images = [path for live in self._loggers for path in _files(Path(live.plots_dir, "images"))]
 
@@ -125,11 +126,12 @@ class Checkpoint(keras.callbacks.Callback):
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             pass  # there is none, or it was damaged as by a power cut: begin anew
 
-    def _variables(self) -> list[keras.Variable]:
-        """All that training changes: weights, the state of random numbers, and the optimizer's."""
-        of_metrics = {id(variable) for variable in self.model.metrics_variables}
-        model = [variable for variable in self.model.variables if id(variable) not in of_metrics]
-        return model + list(self.model.optimizer.variables)
+
+def state_variables(network: keras.Model) -> list[keras.Variable]:
+    """All that training changes: weights, the state of random numbers, and the optimizer's."""
+    of_metrics = {id(variable) for variable in network.metrics_variables}
+    own = [variable for variable in network.variables if id(variable) not in of_metrics]
+    return own + list(network.optimizer.variables)
 
 
 def _metrics(summary: dict, prefix: str = "") -> Iterator[tuple[str, float]]:

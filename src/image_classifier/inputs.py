@@ -61,7 +61,8 @@ class StageInputs:
 
     def identity(self, *paths: Path) -> str:
         """A hash of the sources, the parameters, and the content of files at or below `paths`."""
-        known = {key: value for key, value in self._known.items() if not isinstance(value, _Data)}
+        # Not of data, which may be missing where only a part of the training runs.
+        known = {key: value for key, value in self._known.items() if isinstance(value, str)}
         files = {
             file.as_posix(): sha256_of(file)
             for path in paths

@@ -130,6 +130,7 @@ class ModelParams(Section):
 class TrainParams(Section):
     learning_rate: Annotated[float, Field(gt=0, le=10)]
     batch_size: PositiveInt
+    strategy: Literal["none", "mirrored", "multi_worker"]
     epochs: PositiveInt
     stop_after: PositiveInt | None
     dropout: Annotated[float, Field(ge=0, lt=1)]
@@ -179,6 +180,10 @@ CONTRADICTIONS: dict[str, Callable[[Params], bool]] = {
     "same, allowed: 1": lambda p: p.model.frozen and p.prepare.views > 1 and not p.prepare.augments,
     "train.stop_after: found {train.stop_after}; train.epochs is {train.epochs}, allowed: "
     "1 to {train.epochs}, or null": lambda p: (p.train.stop_after or 0) > p.train.epochs,
+    "train.strategy: found {train.strategy!r}; the features are those of a frozen backbone, and "
+    "what is trained on them is too little to divide, allowed: none": lambda p: (
+        p.model.frozen and p.train.strategy != "none"
+    ),
     "prepare.validation_fraction + prepare.test_fraction: found 1 or more; allowed: below 1, "
     "so that pictures are left to train on": lambda p: (
         p.prepare.validation_fraction + p.prepare.test_fraction >= 1

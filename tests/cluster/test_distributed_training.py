@@ -1,0 +1,255 @@
+"""Training on two machines, which are here two processes, or on two devices of one."""
+
+import csv
+import io
+import json
+import re
+import shutil
+import signal
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from conftest import Project
+from running import Run
+
+LARGEST_DIFFERENCE = 1e-3  # of a loss or an accuracy
+TRAIN = ("python", "src/train.py")
+# All that is random is on, and the last batch, of 4 pictures, is no multiple of 3.
+FROM_SCRATCH = {
+    "prepare": {"horizontal_flip": True, "rotation": 0.1},
+    "train": {"learning_rate": 0.001, "batch_size": 15, "dropout": 0.2, "epochs": 3},
+}
+FINE_TUNED = {
+    "prepare": {**FROM_SCRATCH["prepare"], "image_size": 32},
+    "model": {"backbone": "efficientnet_lite0", "fine_tune_layers": 2},
+    "train": FROM_SCRATCH["train"],
+}
+# Reads as train.py does, on as many devices as its argument says.
+MIRRORED = """
+import sys
+sys.path.insert(0, "src")
+sys.argv[0] = "src/train.py"
+from image_classifier.tensorflow_setup import tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+devices = [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1])
+tf.config.set_logical_device_configuration(cpu, devices)
+from image_classifier.errors import run
+from train import main
+run(main)
+"""
+
+
+def addresses(count: int) -> list[str]:
+    """Of free ports."""
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for opened in sockets:
+            opened.bind(("127.0.0.1", 0))
+        return [f"127.0.0.1:{opened.getsockname()[1]}" for opened in sockets]
+
+
+def tf_config(workers: list[str], index: int) -> str:
+    return json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}})
+
+
+def prepare(project: Project, changes: dict, **train: object) -> Project:
+    project.environment["DVC_ROOT"] = str(project.root)  # no experiment is saved
+    project.set_params(changes)
+    project.set_params({"train": train})
+    for stage in ("download", "prepare"):
+        project.run("python", f"src/{stage}.py")
+    return project
+
+
+def clone(project: Project, name: str) -> Project:
+    """The same on another machine."""
+    root = shutil.copytree(project.root, project.root.parent / name, symlinks=True)
+    copied = Project(root, Path(project.environment["HOME"]))
+    copied.environment["DVC_ROOT"] = str(root)
+    return copied
+
+
+def start(projects: list[Project], stack: ExitStack) -> list[Run]:
+    """Train on one machine for each of the projects; the first is the chief's."""
+    workers = addresses(len(projects))
+    runs = []
+    for index, project in enumerate(projects):
+        project.environment["TF_CONFIG"] = tf_config(workers, index)
+        runs.append(stack.enter_context(Run(project, TRAIN)))
+    return runs
+
+
+def curves(project: Project) -> dict[str, list[float]]:
+    """Name -> loss or accuracy of each epoch."""
+    files = project.files("dvclive/train/plots/metrics")
+    tables = {
+        path.removeprefix("dvclive/train/plots/metrics/"): csv.DictReader(
+            io.StringIO(content.decode()), delimiter="\t"
+        )
+        for path, content in files.items()
+        if path.endswith(("loss.tsv", "accuracy.tsv")) and "best" not in path
+    }
+    return {path: [float(row[Path(path).stem]) for row in table] for path, table in tables.items()}
+
+
+def check_same_curves(found: dict[str, list[float]], expected: dict[str, list[float]]) -> None:
+    assert sorted(found) == sorted(expected)
+    assert len(found) == 4
+    for name, values in expected.items():
+        assert len(values) == 3
+        assert found[name] == pytest.approx(values, abs=LARGEST_DIFFERENCE), name
+    assert len({round(loss, 3) for loss in expected["train/loss.tsv"]}) == 3  # it has learnt
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(FROM_SCRATCH, id="from scratch"),
+        pytest.param(FINE_TUNED, id="fine-tuning", marks=pytest.mark.slow),
+    ],
+)
+def test_two_workers_train_as_one_and_go_on_when_one_was_lost(project: Project, changes: dict):
+    alone = prepare(project, changes)
+    chief, worker = clone(alone, "chief"), clone(alone, "worker")
+    alone.run(*TRAIN)
+    for machine in (chief, worker):
+        machine.set_params({"train": {"strategy": "multi_worker"}})
+    shutil.rmtree(worker.root / "data/raw")  # its array is enough
+    before = worker.files("dvclive", "models", ".dvc/tmp")
+
+    with ExitStack() as stack:
+        runs = start([chief, worker], stack)
+        runs[0].seconds_until("val_loss")
+        runs[1].signal(signal.SIGKILL, to_all=True)
+        assert runs[0].process.wait(60) == 1
+        *_, last = runs[0].output.splitlines()
+        assert re.match("error: TF_CONFIG: another worker was lost: .*; start the same", last)
+        assert "Traceback" not in runs[0].output
+
+    with ExitStack() as stack:
+        runs = start([chief, worker], stack)
+        assert [run.process.wait(120) for run in runs] == [0, 0], "\n".join(r.output for r in runs)
+    assert "going on after epoch" in runs[0].output
+    check_same_curves(curves(chief), curves(alone))
+    assert worker.files("dvclive", "models", ".dvc/tmp") == before
+    assert len(runs[1].output.splitlines()) == 1, runs[1].output
+
+    # The model is one that any process can load.
+    chief.run("python", "src/predict.py", "data/raw")
+
+
+def test_the_chief_is_lost(project: Project):
+    chief = prepare(project, FROM_SCRATCH, strategy="multi_worker", epochs=1000)
+    with ExitStack() as stack:
+        runs = start([chief, clone(chief, "worker")], stack)
+        runs[0].seconds_until("val_loss")
+        runs[0].signal(signal.SIGKILL, to_all=True)
+        assert runs[1].process.wait(60) == 1
+        *_, last = runs[1].output.splitlines()
+        assert last.startswith("error: TF_CONFIG: another worker was lost: ")
+        assert "Traceback" not in runs[1].output
+
+
+def test_workers_with_other_parameters_are_refused(project: Project):
+    chief = prepare(project, FROM_SCRATCH, strategy="multi_worker")
+    worker = clone(chief, "worker")
+    worker.set_params({"train": {"learning_rate": 0.002}})
+    with ExitStack() as stack:
+        for run in start([chief, worker], stack):
+            assert run.process.wait(120) == 1
+            *_, last = run.output.splitlines()
+            assert last.startswith(
+                "error: TF_CONFIG: found other sources, parameters or prepared data on worker 1"
+            )
+
+
+@pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_devices_of_one_machine_train_as_one(project: Project, devices: int):
+    alone = prepare(project, FROM_SCRATCH)
+    mirrored = clone(alone, "mirrored")
+    alone.run(*TRAIN)
+    mirrored.set_params({"train": {"strategy": "mirrored"}})
+    mirrored.run("python", "-c", MIRRORED, str(devices))
+    check_same_curves(curves(mirrored), curves(alone))
+
+
+WORKERS = ["127.0.0.1:1", "127.0.0.1:2"]
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (None, r"not found; train.strategy: multi_worker wants it, as \{.*\}$"),
+        ("{", "not valid JSON: "),
+        (json.dumps({"cluster": {"worker": WORKERS}}), "task: missing; allowed: "),
+        (
+            tf_config(WORKERS, 2),
+            "task.index: found 2; the cluster has 2 of type worker, allowed: below 2$",
+        ),
+        (
+            tf_config(["nowhere"], 0),
+            "cluster.worker: found 'nowhere'; allowed: a list of addresses, each as host:2222$",
+        ),
+        (tf_config(WORKERS, -1), "task.index: found -1; allowed: a whole number, 0 or more$"),
+    ],
+)
+def test_a_wrong_tf_config_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, config: str | None, reason: str
+):
+    from image_classifier.distribution import open_distribution
+    from image_classifier.errors import InputError
+
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if config is not None:
+        monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(InputError, match=f"^TF_CONFIG: {reason}") as error:
+        open_distribution("multi_worker")
+    assert "\n" not in str(error.value)
+
+
+CONNECT = """
+from image_classifier import distribution
+from image_classifier.errors import run
+distribution.PATIENCE = 2
+run(lambda: distribution.open_distribution("multi_worker"))
+"""
+
+
+def test_workers_that_cannot_be_reached_are_one_line(project: Project):
+    """Neither one that is not there, nor a port that is taken."""
+    project.environment["PYTHONPATH"] = "src"
+    workers = addresses(2)
+    project.environment["TF_CONFIG"] = tf_config(workers, 0)
+    done = project.run("python", "-c", CONNECT, fails=True)
+    assert done.stderr.splitlines()[-1].startswith(
+        f"error: TF_CONFIG: {workers[1]}: Connection refused for 2 seconds; start all workers"
+    )
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        here = f"127.0.0.1:{taken.getsockname()[1]}"
+        project.environment["TF_CONFIG"] = tf_config([here, workers[1]], 0)
+        done = project.run("python", "-c", CONNECT, fails=True)
+    assert re.match(
+        f"error: TF_CONFIG: {here}: Address already in use", done.stderr.splitlines()[-1]
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_while_waiting_for_the_others(project: Project):
+    prepare(project, FROM_SCRATCH, strategy="multi_worker")
+    for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        project.environment["TF_CONFIG"] = tf_config(addresses(2), 0)
+        with Run(project, TRAIN) as run:
+            run.seconds_until("waiting for 1 more")
+            run.signal(number, to_all=True)
+            assert run.process.wait(20) == code
+
+
+def test_a_search_over_many_machines_is_refused(project: Project):
+    project.set_params({"train": {"strategy": "multi_worker"}})
+    done = project.run("python", "src/sweep.py", "sweeps/learning_rate.yaml", fails=True)
+    assert done.stderr.splitlines()[-1].startswith("error: train.strategy: found 'multi_worker'")
