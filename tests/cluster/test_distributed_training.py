@@ -153,6 +153,7 @@ def test_the_chief_is_lost(project: Project):
         assert "Traceback" not in runs[1].output
 
 
+@pytest.mark.slow
 def test_workers_with_other_parameters_are_refused(project: Project):
     chief = prepare(project, FROM_SCRATCH, strategy="multi_worker")
     worker = clone(chief, "worker")
@@ -218,6 +219,7 @@ run(lambda: distribution.open_distribution("multi_worker"))
 """
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_be_reached_are_one_line(project: Project):
     """Neither one that is not there, nor a port that is taken."""
     project.environment["PYTHONPATH"] = "src"
@@ -239,6 +241,7 @@ def test_workers_that_cannot_be_reached_are_one_line(project: Project):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_waiting_for_the_others(project: Project):
     prepare(project, FROM_SCRATCH, strategy="multi_worker")
     for number, code in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
