@@ -30,8 +30,6 @@ def connect(address: str | None = None) -> ModuleType:
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
-        if (Path.home() / ".ray/auth_token").exists():
-            os.environ.setdefault("RAY_AUTH_MODE", "token")  # as `ray start` does
         import ray
 
         if ray.is_initialized():

@@ -145,6 +145,7 @@ class ClusterPool:
         self._processes: set[RemoteProcess] = set()
         self._opening = 0
         self._refusals: list[str] = []  # why machines are not used
+        self._last_loss = ""  # of a machine that was getting ready
         self._waiting_told = False
         self._closed = False
         self._change = threading.Lock()
@@ -200,7 +201,8 @@ class ClusterPool:
                 with self._change:
                     none = not any(process.machine for process in self._processes)
                     if none and not self._waiting_told:
-                        print("no machine is ready yet, or any more; waiting for one", flush=True)
+                        reason = f" ({self._last_loss})" if self._last_loss else ""
+                        print(f"no machine is ready; waiting for one{reason}", flush=True)
                         self._waiting_told = True
                 continue
             if process is None:
@@ -244,7 +246,8 @@ class ClusterPool:
                 self._processes.add(process)
             try:
                 process.open(self._assignment)
-            except MachineLostError:
+            except MachineLostError as error:
+                self._last_loss = " ".join(str(error).split())
                 self._discard(process)
                 time.sleep(1)  # it may be the cluster that is in trouble
                 continue
