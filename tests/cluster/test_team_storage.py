@@ -93,11 +93,11 @@ def go_on_elsewhere(team: Team) -> None:
     assert stages_run(done.stdout) == TRAINING
 
 
+@pytest.mark.slow
 def test_a_colleague_goes_on_from_a_shared_folder(finished: Project, tmp_path: Path):
     go_on_elsewhere(Team(tmp_path, finished, str(tmp_path / "shared folder")))
 
 
-@pytest.mark.slow
 def test_a_colleague_goes_on_from_a_bucket_without_computing_a_feature(
     make_project: Callable[[Path], Project], bucket: Bucket, tmp_path: Path
 ):
@@ -157,6 +157,7 @@ def push_at_once(members: list[Project]) -> None:
                 member.run(*command)
 
 
+@pytest.mark.slow
 def test_of_two_experiments_of_one_name_both_are_kept(team: Team):
     members = [team.clone(name) for name in ("one", "two")]
     for number, member in enumerate(members):
@@ -179,6 +180,7 @@ def test_of_two_experiments_of_one_name_both_are_kept(team: Team):
         assert applied_model(reader, "name-of-two") == b"a model 1"
 
 
+@pytest.mark.slow
 def test_a_push_that_was_killed_is_made_whole_by_pushing_again(team: Team):
     save_variant(team.first, "killed", 0.1, b"its model")
     listing = ("git", "-C", str(team.origin), "for-each-ref", "refs/exps")
