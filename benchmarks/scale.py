@@ -33,10 +33,10 @@ PREFIX = "search-1a2b"
 KEPT = 20  # experiments after a search has been put away
 IMAGES, TRIALS = 10_000_000, 10_000
 NETWORKS = {  # name -> preset, pixels, photos to prepare: fewer and more
-    "efficientnet_lite0, 180x180": ("efficientnet_lite0", 180, (500, 2500)),
-    "efficientnet_lite0, 224x224": ("efficientnet_lite0", 224, (500, 2500)),
-    "resnet50, 180x180": ("resnet50", 180, (100, 700)),
-    "resnet50, 224x224": ("resnet50", 224, (100, 700)),
+    "efficientnet_lite0, 180x180": ("efficientnet_lite0", 180, (300, 1800)),
+    "efficientnet_lite0, 224x224": ("efficientnet_lite0", 224, (300, 1800)),
+    "resnet50, 180x180": ("resnet50", 180, (60, 300)),
+    "resnet50, 224x224": ("resnet50", 224, (60, 300)),
 }
 
 
@@ -374,7 +374,7 @@ def measure_cost(folder: Path, photos: Path) -> list[str]:
     sources = unpack(photos, folder / "unpacked")
     picture_bytes = fmean(path.stat().st_size for path in sources)
     costs = {name: measure_prepare(folder, sources, *NETWORKS[name]) for name in NETWORKS}
-    project = folder / "efficientnet_lite0, 180, 2500"
+    project = folder / "efficientnet_lite0, 180, 1800"
     trial, row_epoch, features = measure_trials(project)
     epochs = 15
     large_trial = trial + IMAGES * row_epoch * epochs * os.cpu_count()
@@ -463,7 +463,7 @@ def measure_prepare(
     """CPU seconds that stage prepare takes for one further picture."""
     times = []
     for count in counts:
-        pictures = folder / f"{count} photos"
+        pictures = folder / f"photos-{count}"
         if not pictures.exists():
             for number, source in enumerate(sources[:: max(1, len(sources) // count)][:count]):
                 target = pictures / f"class{number % 2}" / f"{number}{source.suffix}"

@@ -23,7 +23,14 @@ from image_classifier.prepared import FOLDER, create_array
 from image_classifier.raw_data import FOLDER as RAW
 from image_classifier.raw_data import Picture, find_pictures, locate
 from image_classifier.remote import RemoteFile, is_remote
-from image_classifier.splits import SPLITS, ImageRecord, records_of, split_images, write_table
+from image_classifier.splits import (
+    SPLITS,
+    UNREADABLE,
+    ImageRecord,
+    records_of,
+    split_images,
+    write_table,
+)
 
 
 def main() -> None:
@@ -48,7 +55,8 @@ def main() -> None:
         replace_folder(folder, FOLDER)
 
     for split, count in Counter(record.split for record in records).items():
-        print(f"{count:>8,} {split}")
+        reasons = f", see {FOLDER}/unreadable.csv" if split == UNREADABLE else ""
+        print(f"{count:>8,} {split}{reasons}")
 
 
 def examine_all(pictures: list[Picture], engine: str) -> list[Examined]:

@@ -49,7 +49,7 @@ def test_the_pipeline_runs_on_a_list_of_addresses(project: Project, pictures: Pa
         project.set_params({"download": {"source": source}})
         done = project.run("dvc", "exp", "run")
     assert stages_run(done.stdout) == ["download", "prepare", "train", "evaluate"]
-    assert "3 unreadable" in done.stdout
+    assert "3 unreadable, see data/prepared/unreadable.csv" in done.stdout
     assert [path.name for path in (project.root / "data/raw").iterdir()] == ["pictures.csv"]
     listed = project.files("data/prepared")
     unreadable = listed.pop("data/prepared/unreadable.csv").decode().splitlines()

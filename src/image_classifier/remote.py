@@ -111,7 +111,8 @@ def write_listing(pictures: Iterable[RemotePicture], folder: Path) -> None:
     """Write the listing, instead of pictures, to the folder of a dataset."""
     with (folder / LISTING).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerows([("url", "class", "split", "version"), *pictures])
+        writer.writerow(("url", "class", "split", "version"))
+        writer.writerows(pictures)
 
 
 def read_listing(folder: Path) -> Iterator[RemotePicture]:
