@@ -24,7 +24,7 @@ from measure import (
     write_section,
 )
 
-TRIALS = 40
+TRIALS = 24
 WARM = 4  # trials after which each worker has loaded TensorFlow and has run one
 SEARCH = """metric: accuracy
 sampler: random
