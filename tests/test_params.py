@@ -354,6 +354,8 @@ def test_right_values_come_out_as_they_went_in(tmp_path: Path, examples: int):
             if not prepare["horizontal_flip"] and not prepare["rotation"]:
                 prepare["views"] = 1
             prepare["views"] = min(prepare["views"], train["epochs"])
+            if model["fine_tune_layers"] == 0:
+                train["strategy"] = "none"
         train["stop_after"] = min(train["stop_after"] or 1, train["epochs"])
         prepare["test_fraction"] *= 0.99 * (1 - prepare["validation_fraction"])
         assume(prepare["test_fraction"] > 0)
@@ -410,7 +412,10 @@ MERGES = "a0: &a0 {a: 0}\n" + "".join(
         ("42", "the file: found 42; "),
         ("- 1", "the file: found a list; "),
         ("train: [\n", "not valid YAML: line 2: "),
-        (f"{TEXT}\n---\n{TEXT}", "not valid YAML: line 42: expected a single document"),
+        (
+            f"{TEXT}\n---\n{TEXT}",
+            f"not valid YAML: line {len(TEXT.splitlines()) + 2}: expected a single document",
+        ),
         ("train:\n\tepochs: 1", "not valid YAML: line 2: "),
         ("train: 1\ntrain: 2", 'not valid YAML: line 2: while constructing a mapping found dup'),
         ("a: *b", "not valid YAML: line 1: "),

@@ -12,7 +12,7 @@ BAD = {
     "model.backbone": ("ResNet50", "found 'ResNet50'; did you mean 'resnet50'?"),
     "train.learning_rate": ("quickly", "found 'quickly'; allowed: a number, above 0, at most 10"),
     "train.epochs": (0, "found 0; allowed: a whole number, 1 to 1,000,000"),
-    "download.source": ("null", "found null; allowed with image_folder: a URL, an archive or a fo"),
+    "download.source": ("null", "found null; allowed with image_folder: a URL, an archive, a fo"),
 }
 RESULTS = ("data", "models", "dvclive")
 
