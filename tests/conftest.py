@@ -1,5 +1,6 @@
 """What tests share: small pictures, copies of this repository, and commands run in them."""
 
+import csv
 import json
 import os
 import shutil
@@ -136,6 +137,16 @@ class Project:
             for metrics in revision["data"]["metrics"].values():
                 assert not metrics.get("error"), revision
         return {revision["rev"]: revision["data"] for revision in revisions}
+
+    def write_search(self, text: str) -> None:
+        """Commit a search, sweeps/quick.yaml."""
+        (self.root / "sweeps/quick.yaml").write_text(text)
+        self.commit()
+
+    def trials(self, search: str = "quick") -> list[dict[str, str]]:
+        """What a search has written of its trials."""
+        with (self.root / f"sweeps/{search}/trials.csv").open() as file:
+            return list(csv.DictReader(file))
 
     def files(self, *folders: str) -> dict[str, bytes]:
         """The contents of all files below some folders."""

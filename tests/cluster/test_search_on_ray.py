@@ -1,6 +1,5 @@
 """Searches on the machines of a Ray cluster."""
 
-import csv
 import os
 import re
 import shutil
@@ -35,20 +34,14 @@ parameters:
 @pytest.fixture
 def search(trained_project: Project) -> Project:
     """A project with a quick search, committed."""
-    (trained_project.root / "sweeps/quick.yaml").write_text(GRID)
-    trained_project.commit()
+    trained_project.write_search(GRID)
     return trained_project
-
-
-def trials_of(project: Project, name: str = "quick") -> list[dict[str, str]]:
-    with (project.root / f"sweeps/{name}/trials.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def commits_of(project: Project) -> dict[tuple[str, ...], str]:
     """Values of the searched parameters -> the commit of the trial."""
     found = {}
-    for trial in trials_of(project):
+    for trial in project.trials():
         reference = f"refs/exps/*/*/{trial['experiment']}"
         listed = project.run("git", "for-each-ref", "--format=%(objectname)", reference)
         values = tuple(trial[name] for name in ("train.learning_rate", "train.batch_size"))
@@ -87,13 +80,13 @@ def test_a_search_that_loses_a_machine_gives_what_a_local_one_does(
     # Of what Ray has to say about the machine there is nothing.
     assert len(run.output.splitlines()) < 20, run.output
     there = commits_of(search)
-    assert [trial["state"] for trial in trials_of(search)] == ["complete"] * 4
+    assert [trial["state"] for trial in search.trials()] == ["complete"] * 4
     assert search.files("models", "dvclive", "data", ".dvc/config") == before
     assert search.run("git", "status", "--short").stdout == ""
     assert left_on_machines(machines) == []
 
     # Its files are all here, and those of a local search, but for what the machine was doing.
-    search.run("dvc", "exp", "apply", trials_of(search)[0]["experiment"])
+    search.run("dvc", "exp", "apply", search.trials()[0]["experiment"])
     assert "up to date" in search.run("dvc", "status").stdout
     search.run("git", "reset", "--quiet", "--hard")
     shutil.rmtree(search.root / "sweeps/quick")
@@ -126,7 +119,7 @@ def test_nothing_goes_on_when_a_search_is_killed(search: Project, machines: Mach
 
     done = search.run(*command)
     assert "0 of 4 trials are done" not in done.stdout
-    assert [trial["state"] for trial in trials_of(search)] == ["complete"] * 4
+    assert [trial["state"] for trial in search.trials()] == ["complete"] * 4
 
 
 @pytest.mark.slow
@@ -142,7 +135,7 @@ def test_a_search_goes_on_with_machines_that_join(search: Project, machines: Mac
         machines.add(num_gpus=1)
         run.seconds_until(None)
         assert run.process.returncode == 0, run.output
-    assert [trial["state"] for trial in trials_of(search)] == ["complete"] * 4
+    assert [trial["state"] for trial in search.trials()] == ["complete"] * 4
 
 
 @pytest.mark.slow
@@ -156,7 +149,7 @@ def test_a_failing_trial_is_not_repeated(search: Project, machines: Machines):
     assert "Traceback" not in done.stderr
     assert done.stderr.count("error: model.weights: nowhere.h5 not found") == 1
     assert "`dvc repro prepare` failed" in done.stdout and " was lost" not in done.stdout
-    trials = {trial["model.weights"]: trial for trial in trials_of(search, "grid")}
+    trials = {trial["model.weights"]: trial for trial in search.trials("grid")}
     assert trials["nowhere.h5"]["state"] == "fail" and trials["random"]["state"] == "complete"
     # The features that a machine has computed are here.
     search.run("dvc", "exp", "apply", trials["random"]["experiment"])

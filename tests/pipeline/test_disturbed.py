@@ -1,6 +1,5 @@
 """Runs in which something else goes wrong than the process being killed."""
 
-import csv
 import os
 import shutil
 import subprocess
@@ -80,8 +79,7 @@ parameters:
     )
     project.commit()
     project.run("python", "src/sweep.py", "sweeps/weights.yaml")
-    with (project.root / "sweeps/weights/trials.csv").open() as file:
-        states = {row["model.weights"]: row["state"] for row in csv.DictReader(file)}
+    states = {trial["model.weights"]: trial["state"] for trial in project.trials("weights")}
     assert states == {"random": "complete", "nan.weights.h5": "fail"}
 
 

@@ -1,6 +1,5 @@
 """Searches: src/sweep.py, and DVC's own queue."""
 
-import csv
 import signal
 import time
 from contextlib import suppress
@@ -26,14 +25,8 @@ parameters:
 @pytest.fixture
 def sweep(trained_project: Project) -> Project:
     """A project with a quick search, committed."""
-    (trained_project.root / "sweeps/quick.yaml").write_text(SWEEP)
-    trained_project.commit()
+    trained_project.write_search(SWEEP)
     return trained_project
-
-
-def trials_of(project: Project, name: str = "quick") -> list[dict[str, str]]:
-    with (project.root / f"sweeps/{name}/trials.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 def names_of(project: Project) -> list[str]:
@@ -47,7 +40,7 @@ def test_trials_are_experiments_that_repeat(sweep: Project):
     assert sweep.run("git", "status", "--short").stdout == ""
     assert "up to date" in sweep.run("dvc", "status").stdout
 
-    trials = trials_of(sweep)
+    trials = sweep.trials()
     assert sorted(names_of(sweep)) == sorted(trial["experiment"] for trial in trials)
     assert [trial["state"] for trial in trials] == ["complete"] * 3
     for picture in ("history", "importance", "parallel_coordinates"):
@@ -83,7 +76,7 @@ def test_a_stopped_trial_on_features_repeats_what_it_did(sweep: Project):
     )
     sweep.commit()
     sweep.run("python", "src/sweep.py", "sweeps/quick.yaml")
-    stopped = [trial for trial in trials_of(sweep) if trial["state"] == "pruned"]
+    stopped = [trial for trial in sweep.trials() if trial["state"] == "pruned"]
     assert stopped
     # Not the first one of its process.
     sweep.run("dvc", "exp", "apply", stopped[-1]["experiment"])
@@ -106,7 +99,7 @@ def test_a_killed_search_goes_on_where_it_was(sweep: Project):
         run.signal(signal.SIGKILL, to_all=True)
     output = sweep.run(*command).stdout
     assert "2 of 4 trials are done" in output or "3 of 4 trials are done" in output
-    complete = [trial for trial in trials_of(sweep) if trial["state"] == "complete"]
+    complete = [trial for trial in sweep.trials() if trial["state"] == "complete"]
     assert len(complete) == 4
     assert sorted(names_of(sweep)) == sorted(trial["experiment"] for trial in complete)
     assert "4 of 4 trials are done" in sweep.run(*command).stdout
@@ -152,7 +145,7 @@ def test_a_failing_trial_does_not_end_the_search(sweep: Project):
     done = sweep.run("python", "src/sweep.py", "sweeps/grid.yaml")
     assert "Traceback" not in done.stderr
     assert "nowhere.h5 not found" in done.stderr
-    trials = {trial["model.weights"]: trial for trial in trials_of(sweep, "grid")}
+    trials = {trial["model.weights"]: trial for trial in sweep.trials("grid")}
     assert trials["nowhere.h5"]["state"] == "fail" and trials["random"]["state"] == "complete"
     assert names_of(sweep) == [trials["random"]["experiment"]]
 
