@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from image_classifier.arguments import positive
 from image_classifier.errors import REPOSITORY, InputError, run
 
 TEMPLATE = Path("src/image_classifier/comparison.html")
@@ -50,14 +51,6 @@ def write(path: Path, page: str) -> None:
         raise InputError(f"--output: {path} cannot be written: {error.strerror}") from None
 
 
-def positive(text: str) -> int:
-    """A converter for argparse that takes whole numbers above 0."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a number above 0")
-    return number
-
-
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
@@ -68,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--best",
-        type=positive,
+        type=positive(int),
         default=200,
         help="how many of the current commit's at most, by accuracy on the test pictures "
         "(default: %(default)s)",

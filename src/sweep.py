@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
+from image_classifier.arguments import positive
 from image_classifier.cluster import connect
 from image_classifier.errors import InputError, run
 from image_classifier.git import git, name_the_committer
@@ -184,18 +185,6 @@ def yaml_file(text: str) -> Path:
             f"found {text!r}; allowed: a file whose name ends in .yaml"
         )
     return path
-
-
-def positive(kind: type) -> type:
-    """A converter for argparse that takes numbers above 0."""
-
-    def convert(text: str) -> float:
-        if not (number := kind(text)) > 0:
-            raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a number above 0")
-        return number
-
-    convert.__name__ = kind.__name__  # argparse names it in its message
-    return convert
 
 
 def identify(parent: str, source: str, lock_file: Path, search: dict) -> str:
