@@ -3,7 +3,6 @@
 Of one in a bucket, or in a list of URLs, data/raw becomes a list: src/prepare.py reads from there.
 """
 
-import csv
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -24,7 +23,7 @@ from image_classifier.images import unreadable_reason
 from image_classifier.inputs import StageInputs
 from image_classifier.params import read_params
 from image_classifier.raw_data import FOLDER as RAW
-from image_classifier.raw_data import find_pictures
+from image_classifier.raw_data import find_pictures, write_unreadable
 from image_classifier.remote import LISTING, is_remote
 
 UNREADABLE = Path("data/unreadable.csv")
@@ -82,8 +81,7 @@ def scratch_folder() -> Iterator[None]:
 def replace_raw(folder: Path, unreadable: list[tuple[str, str]]) -> None:
     """Put a complete folder in the place of `RAW`, and then the list that tells it is complete."""
     listing = SCRATCH / UNREADABLE.name
-    with listing.open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *unreadable])
+    write_unreadable(unreadable, listing)
     UNREADABLE.unlink(missing_ok=True)
     replace_folder(folder, RAW)
     listing.rename(UNREADABLE)

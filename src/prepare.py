@@ -1,6 +1,5 @@
 """Split the pictures and compute, once, what no training parameter changes: features or pixels."""
 
-import csv
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,7 @@ from image_classifier.inputs import StageInputs
 from image_classifier.params import Params, read_params
 from image_classifier.prepared import FOLDER, create_array
 from image_classifier.raw_data import FOLDER as RAW
-from image_classifier.raw_data import Picture, find_pictures, locate
+from image_classifier.raw_data import Picture, find_pictures, locate, write_unreadable
 from image_classifier.remote import RemoteFile, is_remote
 from image_classifier.splits import (
     SPLITS,
@@ -44,12 +43,18 @@ def main() -> None:
         params.prepare.validation_fraction,
         params.prepare.test_fraction,
     )
+    unreadable = [
+        (picture.path, result.reason)
+        for picture, result in zip(pictures, examined, strict=True)
+        if result.reason
+    ]
 
     with scratch_folder(Path("data/.prepare")) as scratch:
         folder = scratch / "prepared"
         folder.mkdir()
         write_table(records, folder / "images.csv")
-        write_unreadable(pictures, examined, folder / "unreadable.csv")
+        if unreadable:
+            write_unreadable(unreadable, folder / "unreadable.csv")
         write_arrays(records, folder, params)
         inputs.check_unchanged()
         replace_folder(folder, FOLDER)
@@ -91,18 +96,6 @@ def write_arrays(records: list[ImageRecord], folder: Path, params: Params) -> No
                     write = create_array(folder, split, shape, part.dtype)
                 write(first, part)
                 progress.update(part.shape[1])
-
-
-def write_unreadable(pictures: list[Picture], examined: list[Examined], path: Path) -> None:
-    """Write path and reason of pictures that cannot be decoded; src/download.py left out others."""
-    rows = [
-        (picture.path, result.reason)
-        for picture, result in zip(pictures, examined, strict=True)
-        if result.reason
-    ]
-    if rows:
-        with path.open("w", encoding="utf-8", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rows])
 
 
 def where(record: ImageRecord) -> str | RemoteFile:

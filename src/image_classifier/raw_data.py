@@ -4,6 +4,8 @@
 pictures.csv                           instead of them: url, class, split, version
 """
 
+import csv
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -40,3 +42,9 @@ def find_pictures(root: Path) -> list[Picture]:
 def locate(root: Path, path: str) -> str:
     """Where to read a picture, by its path in the dataset in the folder `root`."""
     return path if is_remote(path) else f"{root}/{path}"
+
+
+def write_unreadable(rows: Iterable[tuple[str, str]], path: Path) -> None:
+    """Write path and reason of the pictures that cannot be decoded as CSV."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rows])
