@@ -21,8 +21,8 @@ from image_classifier.disk import enough_space
 from image_classifier.downloads import WAY_OUT, download
 from image_classifier.errors import InputError
 from image_classifier.params import DownloadParams
-from image_classifier.remote import is_listed, list_pictures, write_listing
-from image_classifier.sources import fetch, is_url
+from image_classifier.remote import list_pictures, write_listing
+from image_classifier.sources import fetch, is_listed, is_url
 
 CATS_AND_DOGS_URL = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
 

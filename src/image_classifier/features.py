@@ -20,12 +20,11 @@ from image_classifier.images import (
     PILLOW_MODES,
     Content,
     Location,
-    RemoteFile,
     load_batches,
     unreadable_reason,
 )
 from image_classifier.params import Params, PrepareParams
-from image_classifier.remote import is_remote, read
+from image_classifier.remote import RemoteFile, is_remote, read
 
 if TYPE_CHECKING:
     from ray import ObjectRef

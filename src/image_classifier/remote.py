@@ -52,12 +52,6 @@ def is_remote(location: str) -> bool:
     return "://" in location
 
 
-def is_listed(source: str) -> bool:
-    """Whether a `download.source` is a bucket's folder or a list, whose pictures stay there."""
-    in_bucket = is_remote(source) and not source.startswith(("http://", "https://"))
-    return in_bucket or source.endswith(".csv")
-
-
 def read(url: str) -> bytes:
     """The content of a file.
 

@@ -7,11 +7,17 @@ from image_classifier.disk import NoSpaceError
 from image_classifier.downloads import WAY_OUT, download
 from image_classifier.errors import InputError
 from image_classifier.hashing import sha256_of
+from image_classifier.remote import is_remote
 
 
 def is_url(source: str) -> bool:
     """Whether `source` is fetched over HTTP rather than read from disk."""
     return source.startswith(("http://", "https://"))
+
+
+def is_listed(source: str) -> bool:
+    """Whether `source` is a bucket's folder or a list, whose pictures stay where they are."""
+    return source.endswith(".csv") or (is_remote(source) and not is_url(source))
 
 
 def fetch(source: str, sha256: str | None, scratch: Path) -> Path:
