@@ -81,7 +81,7 @@ class Experiment:
     def hashes(self, folder: str) -> dict[str, str]:
         """Path below a folder -> MD5; empty unless the folder is an output and is in the cache."""
         md5 = self._outputs.get(folder)
-        return read_listing(self._object(md5)) if md5 else {}
+        return _read_listing(self._object(md5)) if md5 else {}
 
     @cached_property
     def _outputs(self) -> dict[str, str]:
@@ -161,7 +161,7 @@ def _walk(tree: pygit2.Tree, folder: str) -> Iterator[str]:
 
 
 @lru_cache(maxsize=256)
-def read_listing(file: Path) -> dict[str, str]:
+def _read_listing(file: Path) -> dict[str, str]:
     """Path -> MD5, as DVC's cache keeps a folder.
 
     The format is documented at https://dvc.org/doc/user-guide/project-structure/internal-files.
