@@ -62,20 +62,16 @@ class Shards:
     def __getitem__(self, key: tuple[int, int | slice | np.ndarray]) -> np.ndarray:
         """Pictures of one view: one of them, those of a slice, or those of an array of rows."""
         view, rows = key
+        if len(self._shards) == 1:
+            return self._map(0)[view, rows]
         if isinstance(rows, slice):
-            start, stop, _ = rows.indices(self.shape[1])
-            if start < stop and start // self._rows == (stop - 1) // self._rows:
-                shard, start = divmod(start, self._rows)
-                return self._map(shard)[view, start : start + stop - shard * self._rows - start]
-            rows = np.arange(start, stop)
-        shards, places = np.divmod(rows, self._rows)
-        if np.ndim(rows) == 0 or len(self._shards) == 1:
-            return self._map(int(np.max(shards, initial=0)))[view, places]
-        values = np.empty((len(rows), *self.shape[2:]), self.dtype)
+            rows = np.arange(*rows.indices(self.shape[1]))
+        shards, places = np.divmod(np.atleast_1d(rows), self._rows)
+        values = np.empty((len(places), *self.shape[2:]), self.dtype)
         for shard in np.unique(shards):
             chosen = shards == shard
             values[chosen] = self._map(shard)[view, places[chosen]]
-        return values
+        return values if np.ndim(rows) else values[0]
 
     def _map(self, shard: int) -> np.ndarray:
         """A new map of a file: pages that were read count as this process's memory for as long as
