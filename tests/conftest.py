@@ -163,7 +163,7 @@ def make_project(pictures: Path) -> Callable[[Path], Project]:
     """Make a project in an existing empty folder, with quick parameters, committed."""
 
     def make(folder: Path) -> Project:
-        root, home = folder / "a path with spaces", folder / "home"
+        root, home = folder / "a path, with spaces", folder / "home"
         home.mkdir()
         for name in COPIED:
             source, target = REPOSITORY / name, root / name
@@ -203,5 +203,5 @@ def finished(
 @pytest.fixture
 def trained_project(finished: Project, tmp_path: Path) -> Project:
     """A copy of it, of the test's own."""
-    root = shutil.copytree(finished.root, tmp_path / "a path with spaces", symlinks=True)
+    root = shutil.copytree(finished.root, tmp_path / "a path, with spaces", symlinks=True)
     return Project(root, Path(finished.environment["HOME"]))

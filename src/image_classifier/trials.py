@@ -15,6 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+from dvc.config import Config
+
 from image_classifier.errors import InputError
 from image_classifier.git import git
 
@@ -64,10 +66,10 @@ class TrialProcess:
         }
         git("read-tree", source, environment=self._git)
         git("checkout-index", "--all", environment=self._git, folder=folder)
-        settings = f"[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n"
-        # Links to the cache cost no time and no space, and nothing writes to the data.
-        settings += "    type = reflink,hardlink,symlink,copy\n"
-        (folder / ".dvc/config.local").write_text(settings, encoding="utf-8")
+        with Config(str(folder / ".dvc")).edit("local") as settings:
+            settings["core"] = {"no_scm": True}
+            # Links to the cache cost no time and no space, and nothing writes to the data.
+            settings["cache"] = {"dir": cache, "type": "reflink,hardlink,symlink,copy"}
         self._prepared: tuple | None = None
         self._prepare({})
 
