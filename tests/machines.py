@@ -43,6 +43,22 @@ class Machines:
         self._cluster.shutdown()
 
 
+def another_version(folder: Path, package: str) -> dict[str, str]:
+    """Variables of a machine that has version 1.2.3 of a package; `folder` is for its metadata."""
+    metadata = folder / f"{package}-1.2.3.dist-info/METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(f"Name: {package}\nVersion: 1.2.3\n")
+    return {"PYTHONPATH": str(folder)}
+
+
+def missing(folder: Path, package: str) -> dict[str, str]:
+    """Variables of a machine on which a package cannot be imported; `folder` is for this."""
+    module = folder / package / "__init__.py"
+    module.parent.mkdir(parents=True)
+    module.write_text(f"raise ModuleNotFoundError(\"No module named '{package}'\")\n")
+    return {"PYTHONPATH": str(folder)}
+
+
 @pytest.fixture
 def machines() -> Iterator[Machines]:
     """A Ray cluster with two workers."""

@@ -1,8 +1,11 @@
 """Join a Ray cluster. What runs there imports the modules of src/ as this machine has them."""
 
 import os
+import re
 import signal
 import socket
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 
@@ -10,6 +13,9 @@ from image_classifier.errors import InputError
 
 SOURCES = Path(__file__).parents[1]
 PATIENCE = 10  # seconds that the head may take to answer; Ray itself would wait for minutes
+
+# What results depend on.
+PACKAGES = ["dvc", "dvclive", "keras", "numpy", "openvino", "pillow", "scikit-learn", "tensorflow"]
 
 
 def connect(address: str | None = None) -> ModuleType:
@@ -30,6 +36,8 @@ def connect(address: str | None = None) -> ModuleType:
     """
     try:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
+        # Of tasks that fail after the first one to do so.
+        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
         import ray
 
         if ray.is_initialized():
@@ -60,6 +68,31 @@ def connect(address: str | None = None) -> ModuleType:
         for number, handler in handlers.items():
             signal.signal(number, handler)  # Ray has set its own
     return ray
+
+
+def installed_versions() -> dict[str, str]:
+    """Name -> version of the packages that results depend on."""
+    found = dict.fromkeys(PACKAGES, "nowhere")
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def differing_versions(expected: dict[str, str]) -> str:
+    """What this machine has in other versions than those of `installed_versions` elsewhere."""
+    return "; ".join(
+        f"found {name} {found}; allowed: {expected[name]}, as here"
+        for name, found in installed_versions().items()
+        if found != expected[name]
+    )
+
+
+def summarize(error: Exception) -> str:
+    """One line of an exception on a machine: where, as Ray's message says, and its last line."""
+    text = str(error).strip()
+    machine = re.search(r"\bip=([^,)\s]+)", text)
+    return f"{machine[1] if machine else 'a machine'}: {text.splitlines()[-1].strip()}"
 
 
 def _print_nothing(data: dict, ignore_prefix: bool) -> None:

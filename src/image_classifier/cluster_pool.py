@@ -14,6 +14,7 @@ from types import ModuleType, TracebackType
 
 from dvc.repo import Repo
 
+from image_classifier.cluster import installed_versions, summarize
 from image_classifier.errors import InputError
 from image_classifier.git import pack_tree, unpack
 from image_classifier.remote_trials import (
@@ -21,7 +22,6 @@ from image_classifier.remote_trials import (
     RemoteTrials,
     divide,
     find_outputs,
-    installed_versions,
     read_pieces,
     write_pieces,
 )
@@ -83,11 +83,13 @@ class RemoteProcess:
             return self._ray.get(getattr(self.actor, method).remote(*arguments))
         except (errors.LocalRayletDiedError, ConnectionError) as error:
             raise InputError(f"Ray has ended: {' '.join(str(error).split())}") from None
-        except errors.RayTaskError as error:  # such as a package that is missing there
-            raise TrialError(f"{error.ip}: {str(error).strip().splitlines()[-1]}") from None
+        except errors.RayTaskError as error:
+            raise TrialError(summarize(error)) from None
         except (errors.RuntimeEnvSetupError, errors.ActorUnschedulableError) as error:
             raise TrialError(" ".join(str(error).split())) from None
         except errors.RayError as error:
+            if getattr(error, "actor_init_failed", False):
+                raise TrialError(summarize(error)) from None  # such as a missing package
             raise MachineLostError(str(error)) from None
 
     def _trial(self, method: str, argument: object) -> dict:

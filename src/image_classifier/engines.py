@@ -1,11 +1,17 @@
 """Where src/prepare.py computes: on this machine, or on those of a Ray cluster."""
 
 import itertools
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from os import cpu_count
 from pathlib import Path
 
-from image_classifier.cluster import connect
+from image_classifier.cluster import (
+    connect,
+    differing_versions,
+    installed_versions,
+    summarize,
+)
 from image_classifier.errors import InputError
 from image_classifier.images import Content, Location
 from image_classifier.remote import is_remote
@@ -30,15 +36,20 @@ def compute_on_ray(
     machines with one take part: a GPU's results differ from a CPU's in the last digits.
 
     Raises:
-        InputError: as `function` does, or if no cluster is found.
+        InputError: as `function` does, or if no cluster is found, or one whose machines have other
+            versions of packages than this one.
     """
     ray = connect()
     resources = ray.cluster_resources()
     gpus = int(resources.get("GPU", 0))
     cpus = max(1, int(resources.get("CPU", 1)) // gpus) if gpus else 1
 
+    versions = installed_versions()
+
     @ray.remote(num_cpus=cpus, num_gpus=min(gpus, 1), max_retries=-1)
     def task(chunk: list[Location], first: int) -> list[tuple[int, object]]:
+        if differing := differing_versions(versions):
+            raise InputError(f"{socket.gethostname()}: {differing}")
         return list(function(chunk, first, cpus))
 
     starts = iter(range(0, len(locations), TASK_SIZE))
@@ -59,6 +70,8 @@ def compute_on_ray(
             except ray.exceptions.RayTaskError as error:
                 if isinstance(error.cause, InputError):
                     raise InputError(str(error.cause)) from None
+                if "ModuleNotFoundError: " in (summary := summarize(error)):
+                    raise InputError(summary) from None
                 raise
 
 

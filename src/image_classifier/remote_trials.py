@@ -9,7 +9,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -18,14 +17,13 @@ from dvc_data.hashfile.db import HashFileDB, get_odb
 from dvc_objects.fs import LocalFileSystem
 from filelock import FileLock
 
+from image_classifier.cluster import differing_versions
 from image_classifier.errors import InputError
 from image_classifier.experiments import LOCK_LOADER
 from image_classifier.git import git, pack_tree, unpack
 from image_classifier.trials import TrialProcess
 
 BLOCK_BYTES = 2**24  # that are sent at a time
-# What results depend on.
-PACKAGES = ("dvc", "dvclive", "keras", "numpy", "openvino", "scikit-learn", "tensorflow")
 
 
 class Piece(NamedTuple):
@@ -93,13 +91,8 @@ class RemoteTrials:
     def _open(self, assignment: Assignment) -> dict:
         import ray
 
-        differing = [
-            f"found {name} {found}; allowed: {assignment.versions[name]}, as here"
-            for name, found in installed_versions().items()
-            if found != assignment.versions[name]
-        ]
-        if differing:
-            raise InputError("; ".join(differing))
+        if differing := differing_versions(assignment.versions):
+            raise InputError(differing)
         base = _temporary_folder()
         # By node as well: on one machine there may be two, for different accelerators.
         name = f"{assignment.search}-{ray.get_runtime_context().get_node_id()}"
@@ -157,15 +150,6 @@ class RemoteTrials:
         self._sent |= new
         pack = pack_tree(answer["tree"], but=self._tree)
         return {**answer, "pack": pack, "blocks": list(divide(self._cache, new))}
-
-
-def installed_versions() -> dict[str, str]:
-    """Name -> version of the packages that results depend on."""
-    found = dict.fromkeys(PACKAGES, "nowhere")
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def find_outputs(

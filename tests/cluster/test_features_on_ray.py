@@ -4,12 +4,13 @@ import re
 import shutil
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from conftest import Project, write_picture
-from machines import Bucket, Machines
+from machines import Bucket, Machines, another_version, missing
 from running import Run, copy
 
 FEATURES = {
@@ -104,3 +105,24 @@ def test_what_goes_wrong_on_a_machine_is_one_line_here(many: Project, machines: 
     many.set_params({"prepare": {"engine": "local"}})
     many.run(sys.executable, "src/prepare.py")
     assert arrays(many) == sent
+
+
+@pytest.mark.slow
+def test_a_machine_with_other_packages_is_one_line(
+    many: Project, machines: Machines, tmp_path: Path
+):
+    many.environment["RAY_ADDRESS"] = machines.address
+    many.set_params({"prepare": {"engine": "ray"}, "model": {"backbone": "cnn"}})
+    expected = version("openvino")
+    cases = [
+        ("openvino", another_version, f"found openvino 1.2.3; allowed: {expected}, as here"),
+        ("PIL", missing, "ModuleNotFoundError: No module named 'PIL'"),
+    ]
+    for package, has, reason in cases:
+        for worker in machines.workers:
+            machines.kill(worker)
+        machines.workers = [machines.add(env_vars=has(tmp_path / package, package))]
+        done = many.run(sys.executable, "src/prepare.py", fails=True)
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("error")]
+        assert re.fullmatch(rf"error: \S+: {re.escape(reason)}", line)
+        assert "Traceback" not in done.stderr

@@ -16,7 +16,7 @@ from dvc_objects.fs import LocalFileSystem
 
 from conftest import Project
 from image_classifier import remote_trials
-from machines import Machines
+from machines import Machines, another_version, missing
 from running import Run
 
 GRID = """
@@ -162,19 +162,18 @@ def test_a_machine_with_other_packages_is_not_used(
 ):
     for worker in machines.workers:
         machines.kill(worker)
-    other = tmp_path / "other"
-    (other / "keras-1.2.3.dist-info").mkdir(parents=True)
-    (other / "keras-1.2.3.dist-info/METADATA").write_text("Name: keras\nVersion: 1.2.3\n")
-    machines.add(env_vars={"PYTHONPATH": str(other)})
+    machines.add(env_vars=another_version(tmp_path / "other", "keras"))
     command = ("python", "src/sweep.py", "sweeps/quick.yaml", "--ray", machines.address)
     refusal = rf"not used: .*: found keras 1.2.3; allowed: {version('keras')}, as here\n"
     done = search.run(*command, fails=True)
     assert re.fullmatch(
         f"{refusal}error: no machine of the cluster can run trials, as said above\n", done.stderr
     )
+    machines.add(env_vars=missing(tmp_path / "less", "dvc_data"))
+    lack = r"not used: [\d.]+: ModuleNotFoundError: No module named 'dvc_data'\n"
     machines.add()
     done = search.run(*command)
-    assert re.fullmatch(refusal, done.stderr) and "4/4" in done.stdout
+    assert re.fullmatch(f"{refusal}{lack}|{lack}{refusal}", done.stderr) and "4/4" in done.stdout
 
 
 def test_a_cluster_that_is_not_there_ends_the_search_in_one_line(project: Project):
