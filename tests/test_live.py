@@ -34,3 +34,10 @@ def test_a_failure_leaves_the_old_files(folder: Path):
     assert (folder / "metrics.json").read_text() == "old"
     assert (folder / "plots/images/old.jpg").exists()
     assert list(Path(".dvc/tmp").iterdir()) == []
+
+
+def test_there_need_be_no_folder_above(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with replacing("dvclive/evaluate") as scratch:
+        (scratch / "metrics.json").write_text("{}")
+    assert Path("dvclive/evaluate/metrics.json").read_text() == "{}"

@@ -43,7 +43,7 @@ def enough_space(path: Path, size: int) -> Iterator[None]:
     Raises:
         NoSpaceError: if there is no room for them, before anything is written or while it is.
     """
-    if size > shutil.disk_usage(path.parent).free:
+    if size > _free(path):
         raise no_space(path, size)
     try:
         yield
@@ -56,7 +56,7 @@ def enough_space(path: Path, size: int) -> Iterator[None]:
 def no_space(path: Path, size: int, reason: str = "no space left on the disk") -> NoSpaceError:
     """The error that says that `size` bytes, 0 if that is not known, do not fit at `path`."""
     needed = f"{format_bytes(size)} needed, " if size else ""
-    free = format_bytes(shutil.disk_usage(path.parent).free)
+    free = format_bytes(_free(path))
     return NoSpaceError(
         f"{path}: {reason} ({needed}{free} free); make room, and run the same command again"
     )
@@ -68,3 +68,9 @@ def format_bytes(count: int) -> str:
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
     return f"{count} bytes"
+
+
+def _free(path: Path) -> int:
+    """Bytes free on the disk that has `path`, or will have it."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    return shutil.disk_usage(folder).free

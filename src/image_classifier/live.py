@@ -99,6 +99,7 @@ def replacing(folder: str) -> Iterator[Path]:
         scratch_folder(Path(".dvc/tmp/logging")) as scratch,
     ):
         yield scratch
+        Path(folder).mkdir(parents=True, exist_ok=True)
         names = {path.relative_to(scratch) for path in scratch.rglob("*")}
         for name in sorted(names):
             source, target = scratch / name, folder / name
