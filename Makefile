@@ -4,6 +4,7 @@
 # make faults set up, inject faults, and count them in docs/reliability.md
 # make audit  set up, and look up known vulnerabilities of the packages, where there is a network
 # make bench  set up, and measure: PHOTOS=/path/to/an/archive/or/folder
+# make bench-cluster  set up, and measure what docs/scale.md is about: PHOTOS as above
 
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +18,7 @@ export GIT_AUTHOR_EMAIL ?= $(USER_EMAIL)
 export GIT_COMMITTER_NAME ?= $(USER_NAME)
 export GIT_COMMITTER_EMAIL ?= $(USER_EMAIL)
 
-.PHONY: run test test-cluster faults audit bench format constraints
+.PHONY: run test test-cluster faults audit photos bench bench-cluster format constraints
 
 run: $(VENV)/installed
 	dvc exp run
@@ -48,9 +49,16 @@ audit: $(VENV)/installed-dev
 
 BENCHMARKS := experiments feature_extraction training_on_features end_to_end growth nothing_to_do two_workers
 
-bench: $(VENV)/installed
-	@test -e "$(PHOTOS)" || { echo "usage: make bench PHOTOS=/path/to/photos"; exit 1; }
+photos:
+	@test -e "$(PHOTOS)" || { echo "usage: make $(MAKECMDGOALS) PHOTOS=/path/to/photos"; exit 1; }
+
+bench: photos $(VENV)/installed
 	for name in $(BENCHMARKS); do python benchmarks/$$name.py "$(PHOTOS)" || exit 1; done
+
+bench-cluster: photos $(VENV)/installed-cluster
+	python benchmarks/search_on_ray.py "$(PHOTOS)"
+	python benchmarks/features_on_ray.py "$(PHOTOS)"
+	python benchmarks/scale.py --photos "$(PHOTOS)"
 
 format: $(VENV)/installed-dev
 	ruff check --fix

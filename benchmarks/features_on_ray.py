@@ -21,6 +21,8 @@ from measure import (
 )
 
 VIEWS = 3
+TASK_SIZE = 64  # photos; a task of 256 is too large a part of 2,000 to share them equally
+WARM = 4 * TASK_SIZE  # photos after which each worker has loaded TensorFlow
 WAYS = {"local engine, both cores": 0, "ray, one worker": 1, "ray, two workers": 2}
 REFERENCE = "ray, one worker"
 
@@ -32,10 +34,11 @@ def main() -> None:
         project = make_project(
             folder / "project", "cats_and_dogs", arguments.photos, prepare__views=VIEWS
         )
+        substitute(project / "src/image_classifier/engines.py", "TASK_SIZE = ", TASK_SIZE)
         run([sys.executable, "src/download.py"], project)
         for _ in range(arguments.rounds):
             for name, count in WAYS.items():
-                choose(project, "ray" if count else "local")
+                substitute(project / "params.yaml", "engine: ", "ray" if count else "local")
                 with workers(count) as address:
                     done = run([sys.executable, "src/prepare.py"], project, RAY_ADDRESS=address)
                 whole[name].append(done.seconds)
@@ -59,24 +62,26 @@ def main() -> None:
             "",
             "`python src/prepare.py` on cats and dogs, efficientnet_lite0 at 180x180, "
             f"{VIEWS} views of each training photo. Each worker has one core of this machine, "
-            "which runs the command and Ray besides; photos are sent to the workers. Pictures a "
-            "second are those between the first and the last result of the training photos; the "
-            "whole includes joining the cluster and loading TensorFlow, there and here. Medians of "
+            f"which runs the command and Ray besides; photos are sent to them, {TASK_SIZE} at a "
+            f"time. Pictures a second are those after the first {WARM} training photos; the whole "
+            "includes joining the cluster and loading TensorFlow, there and here. Medians of "
             f"{arguments.rounds} rounds, ratios within a round.",
         ],
     )
 
 
-def choose(project: Path, engine: str) -> None:
-    path = project / "params.yaml"
-    path.write_text(re.sub("engine: [a-z]+", f"engine: {engine}", path.read_text()))
+def substitute(path: Path, name: str, value: object) -> None:
+    """Put another value behind a name in a file."""
+    text, count = re.subn(rf"{name}\w+", f"{name}{value}", path.read_text())
+    assert count == 1, f"{path}: {name!r} was found {count} times"
+    path.write_text(text)
 
 
 def rate(output: str) -> float:
     """Views a second, by the progress bar of the training photos."""
     shown = re.findall(r"preparing train: .* (\d+)/\d+ \[(\d+):(\d+)<", output.replace("\r", "\n"))
     done = [(int(count), 60 * int(minutes) + int(seconds)) for count, minutes, seconds in shown]
-    first, last = next(point for point in done if point[0]), done[-1]
+    first, last = next(point for point in done if point[0] >= WARM), done[-1]
     return VIEWS * (last[0] - first[0]) / (last[1] - first[1])
 
 

@@ -3,6 +3,7 @@
 import argparse
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -142,7 +143,7 @@ def write_section(title: str, lines: Sequence[str]) -> None:
     head, *sections = RESULTS.read_text(encoding="utf-8").split("\n## ")
     by_title = {text.partition("\n")[0]: text for text in sections}
     by_title[title] = section.removeprefix("## ")
-    ordered = sorted(by_title.items(), key=lambda item: item[0])
+    ordered = sorted(by_title.items(), key=lambda item: int(re.match(r"\d+", item[0])[0]))
     text = "\n## ".join([head, *(text.rstrip("\n") + "\n" for _, text in ordered)])
     RESULTS.write_text(text, encoding="utf-8")
 

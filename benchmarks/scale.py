@@ -31,6 +31,10 @@ MACHINES = REPOSITORY / "benchmarks/machines.yaml"
 # Named as src/sweep.py names its trials.
 PREFIX = "search-1a2b"
 KEPT = 20  # experiments after a search has been put away
+REMOVE = (  # as docs/scale.md has it
+    "git for-each-ref --format='delete %(refname)' 'refs/exps/??/*/*' "
+    "| grep -v {kept} | git update-ref --stdin"
+)
 IMAGES, TRIALS = 10_000_000, 10_000
 NETWORKS = {  # name -> preset, pixels, photos to prepare: fewer and more
     "efficientnet_lite0, 180x180": ("efficientnet_lite0", 180, (300, 1800)),
@@ -105,8 +109,10 @@ def measure_experiments(folder: Path, counts: list[int]) -> list[str]:
     run(["git", "init", "--quiet", "--bare", str(archive)], folder)
     run(["git", "remote", "add", "archive", str(archive)], project)
     pushing = timed(["git", "push", "--quiet", "archive", "refs/exps/*:refs/exps/*"], project)
-    kept = [f"{PREFIX}-{number:05}" for number in range(KEPT)]
-    removing = timed(["dvc", "exp", "remove", "--keep", *kept], project)
+    some = [f"{PREFIX}-{number:05}" for number in range(2 * KEPT)]
+    removing_one = seconds(run(["dvc", "exp", "remove", *some[KEPT:]], project).seconds / KEPT)
+    kept = " ".join(f"-e {name}" for name in some[:KEPT])
+    removing = timed(["sh", "-c", REMOVE.format(kept=kept)], project)
     columns[f"{KEPT} kept"] = look(project)
     pulling = timed(["dvc", "exp", "pull", "--no-cache", "archive", f"{PREFIX}-{KEPT:05}"], project)
 
@@ -116,11 +122,13 @@ def measure_experiments(folder: Path, counts: list[int]) -> list[str]:
         *table(["seconds", *columns], rows),
         "",
         f"With {made:,} experiments, `git gc` took {collecting} s, `git push` of all to another "
-        f"repository {pushing} s, `dvc exp remove --keep` of {KEPT} names {removing} s, and "
-        f"`dvc exp pull` of one from there {pulling} s. The experiments are made in a moment, with "
-        "files of their own as src/sweep.py leaves them: one object of Git in a file each, as long "
-        "as `git gc` has not been run. Of the pictures in DVC's cache there is one set. For the "
-        f"first `dvc exp show` of {made:,}, {counts[0]:,} were read and the others estimated.",
+        f"repository {pushing} s, `dvc exp remove` {removing_one} s for each name, "
+        f"`git update-ref` of all but {KEPT} {removing} s, and `dvc exp pull` of one from there "
+        f"{pulling} s. The experiments are made in a moment, with files of their own as "
+        "src/sweep.py leaves them, with each object of Git in a file; the `dvc exp run` after many "
+        "new ones includes that Git packs them, once. Of the pictures in DVC's cache there is one "
+        f"set. For the first `dvc exp show` of {made:,}, {counts[0]:,} were read and the others "
+        "estimated.",
         "",
         *measure_search(folder, counts),
     ]
@@ -374,7 +382,8 @@ def measure_cost(folder: Path, photos: Path) -> list[str]:
     sources = unpack(photos, folder / "unpacked")
     picture_bytes = fmean(path.stat().st_size for path in sources)
     costs = {name: measure_prepare(folder, sources, *NETWORKS[name]) for name in NETWORKS}
-    project = folder / "efficientnet_lite0, 180, 1800"
+    network, size, (_, most) = NETWORKS["efficientnet_lite0, 180x180"]
+    project = folder / f"{network}, {size}, {most}"  # where `measure_prepare` has prepared them
     trial, row_epoch, features = measure_trials(project)
     epochs = 15
     large_trial = trial + IMAGES * row_epoch * epochs * os.cpu_count()
@@ -402,13 +411,13 @@ def measure_cost(folder: Path, photos: Path) -> list[str]:
         (f"{TRIALS:,} trials on {features:,} photos", TRIALS * trial, "trials"),
         (f"{TRIALS:,} trials on {IMAGES:,} photos", TRIALS * large_trial, "trials"),
     ]
-    header = ["hours and US dollars", *(f"{m['name']}, 1 and 10" for m in prices["machines"])]
+    header = ["time and US dollars", *(f"{m['name']}, 1 and 10" for m in prices["machines"])]
     rows = [
         [
             name,
             *(
                 " / ".join(
-                    hours_and_dollars(total, machine, count, prices["two_workers"][kind])
+                    time_and_dollars(total, machine, count, prices["two_workers"][kind])
                     for count in (1, 10)
                 )
                 for machine in prices["machines"]
@@ -419,7 +428,7 @@ def measure_cost(folder: Path, photos: Path) -> list[str]:
     return [*lines, *table(header, rows), "", *assumptions(prices, costs, picture_bytes)]
 
 
-def hours_and_dollars(total: float, machine: dict, count: int, ratio: float | None) -> str:
+def time_and_dollars(total: float, machine: dict, count: int, ratio: float | None) -> str:
     """`total` CPU seconds on `count` machines; `ratio` is how much faster two workers are than one.
 
     Within a machine the speed is linear in its processors; for n machines it is n ** log2(ratio).
@@ -427,7 +436,8 @@ def hours_and_dollars(total: float, machine: dict, count: int, ratio: float | No
     speedup = count ** math.log2(ratio or 2)
     hours = total / 3600 / machine["cpus"] / speedup
     dollars = hours * count * machine["dollars_per_hour"]
-    return f"{hours:,.1f} h, ${dollars:,.0f}"
+    duration = f"{hours:,.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
+    return f"{duration}, ${dollars:,.0f}"
 
 
 def assumptions(prices: dict, costs: dict[str, float], picture_bytes: float) -> list[str]:
@@ -451,7 +461,7 @@ def assumptions(prices: dict, costs: dict[str, float], picture_bytes: float) -> 
         f"{machine['gigabit_per_second'] * 1e9 / 8 / picture_bytes:,.0f} photos a second.",
         f"- Two workers against one: prepare {ratios['prepare']}, trials {ratios['trials']} "
         "(benchmarks/machines.yaml). Within a machine, linear in its processors, each as fast as "
-        "a core here.",
+        "one here; two that share a core are slower.",
         "- Prices are list prices, on demand, as benchmarks/machines.yaml has them: check them "
         "before use. No GPU was measured.",
     ]

@@ -1,4 +1,4 @@
-"""8. An epoch with two workers of one core each, against one worker of one core.
+"""10. An epoch with two workers of one core each, against one worker of one core.
 
 python benchmarks/two_workers.py /usr/share/datasets/fashion-mnist
 """
@@ -46,7 +46,7 @@ def main() -> None:
         for name, values in seconds.items()
     ]
     write_section(
-        "8. Two workers",
+        "10. Two workers",
         [
             *table(["train, from scratch", "an epoch, seconds", "times as fast"], rows),
             "",
