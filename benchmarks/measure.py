@@ -97,9 +97,9 @@ def workers(count: int) -> Iterator[str]:
 
     cores = os.sched_getaffinity(0)
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as temporary:
-        cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 0, "temp_dir": temporary}
-        )
+        # With `temp_dir` Ray would write the address to /tmp/ray, which may not exist.
+        os.environ["RAY_TMPDIR"] = temporary
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         try:
             for core in sorted(cores)[:count]:
                 os.sched_setaffinity(0, {core})  # which a process hands down

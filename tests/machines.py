@@ -1,7 +1,6 @@
 """Machines of a cluster: each a set of real processes on this one."""
 
 import logging
-import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -20,8 +19,7 @@ class Machines:
         from ray.cluster_utils import Cluster
 
         self._cluster = Cluster(
-            initialize_head=True,
-            head_node_args={"num_cpus": 0, "temp_dir": temporary, "object_store_memory": 10**8},
+            initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": 10**8}
         )
         self.temporary = Path(temporary)
         """The folder for temporary files of all machines."""
@@ -60,17 +58,18 @@ def missing(folder: Path, package: str) -> dict[str, str]:
 
 
 @pytest.fixture
-def machines() -> Iterator[Machines]:
+def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
     """A Ray cluster with two workers."""
     pytest.importorskip("ray", reason=INSTALLED_BY)
     # Not tmp_path: the name of a Unix socket below it may have 107 characters.
-    temporary = tempfile.mkdtemp(prefix="ray")
-    machines = Machines(2, temporary)
-    try:
-        yield machines
-    finally:
-        machines.stop()
-        shutil.rmtree(temporary, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as temporary:
+        # With `temp_dir` Ray would write the address to /tmp/ray, which may not exist.
+        monkeypatch.setenv("RAY_TMPDIR", temporary)
+        machines = Machines(2, temporary)
+        try:
+            yield machines
+        finally:
+            machines.stop()
 
 
 class Bucket(NamedTuple):
