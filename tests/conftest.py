@@ -92,6 +92,7 @@ class Project:
         self.environment = {
             **kept,
             "HOME": str(home),
+            "TMPDIR": str(home),  # where those that are killed leave something
             "PATH": programs,
             "GIT_AUTHOR_NAME": "Test",
             "GIT_AUTHOR_EMAIL": "test@example.org",
