@@ -78,9 +78,8 @@ def main() -> None:
 
 
 def link_training_photos(project: Path) -> None:
-    """Show Keras, which takes folders, exactly the pictures that are trained on here."""
-    from image_classifier.prepared import TABLE
-    from image_classifier.splits import read_table, records_of
+    """Show Keras, which takes folders, exactly the images that are trained on here."""
+    from image_classifier.computing.prepared import TABLE, read_table, records_of
 
     for record in records_of(read_table(project / TABLE), "train"):
         link = project / TRAINING_PHOTOS / record.class_name / record.path.replace("/", " ")
@@ -94,11 +93,11 @@ def train(way: str) -> None:
     sys.path.insert(0, "src")
     from training import epoch_seconds
 
-    from image_classifier.batches import training_batches
-    from image_classifier.networks import build_networks, compile_network
-    from image_classifier.params import read_params
-    from image_classifier.prepared import open_splits
-    from image_classifier.tensorflow_setup import keras, make_deterministic, tf
+    from image_classifier.common.params import read_params
+    from image_classifier.computing.prepared import open_splits
+    from image_classifier.computing.tensorflow_setup import keras, make_deterministic, tf
+    from image_classifier.outputs.batches import training_batches
+    from image_classifier.training.classifier import build_networks, compile_network
 
     params = read_params()
     size, batch_size = params.prepare.image_size, params.train.batch_size

@@ -20,8 +20,7 @@ from measure import (
     write_section,
 )
 
-from image_classifier.prepared import TABLE
-from image_classifier.splits import read_table
+from image_classifier.computing.prepared import TABLE, read_table
 
 EPOCHS = 15
 RANDOM = {"model__weights": "random"}
@@ -116,7 +115,7 @@ def measure(photos: Path, rounds: int, folder: Path) -> None:
 
 
 def accuracy(project: Path) -> float:
-    """The accuracy on validation and test pictures together."""
+    """The accuracy on validation and test images together."""
     train = json.loads((project / "dvclive/train/metrics.json").read_text())["best"]["eval"]
     test = json.loads((project / "dvclive/evaluate/metrics.json").read_text())
     counts = Counter(record.split for record in read_table(project / TABLE))

@@ -89,12 +89,12 @@ def extract(way: str, backbone: str, target: str, project: str) -> None:
     if way.startswith("predict"):
         import tensorflow  # noqa: F401  (before the settings of this repository)
     sys.path.insert(0, str(Path(project, "src")))
-    from image_classifier.backbones import build_feature_extractor
-    from image_classifier.class_folders import find_class_folders, find_files
-    from image_classifier.images import load_batches
-    from image_classifier.inference import build_function
-    from image_classifier.params import read_params
-    from image_classifier.tensorflow_setup import keras, tf
+    from image_classifier.common.class_folders import find_class_folders, find_files
+    from image_classifier.common.images import load_batches
+    from image_classifier.common.params import read_params
+    from image_classifier.computing.tensorflow_setup import keras, tf
+    from image_classifier.networks.backbones import build_feature_extractor
+    from image_classifier.preparation.inference import build_function
 
     weights = "random" if backbone == "resnet50" else "imagenet"
     changes = {"backbone": backbone, "weights": weights}

@@ -34,7 +34,9 @@ def main() -> None:
         project = make_project(
             folder / "project", "cats_and_dogs", arguments.photos, prepare__views=VIEWS
         )
-        substitute(project / "src/image_classifier/engines.py", "TASK_SIZE = ", TASK_SIZE)
+        substitute(
+            project / "src/image_classifier/preparation/engines.py", "TASK_SIZE = ", TASK_SIZE
+        )
         run([sys.executable, "src/download.py"], project)
         for _ in range(arguments.rounds):
             for name, count in WAYS.items():
@@ -54,7 +56,7 @@ def main() -> None:
         ]
         for name in WAYS
     ]
-    header = ["", "pictures a second", "times as fast", "prepare, seconds", "times as fast"]
+    header = ["", "images a second", "times as fast", "prepare, seconds", "times as fast"]
     write_section(
         "9. Features on a Ray cluster",
         [
@@ -63,7 +65,7 @@ def main() -> None:
             "`python src/prepare.py` on cats and dogs, efficientnet_lite0 at 180x180, "
             f"{VIEWS} views of each training photo. Each worker has one core of this machine, "
             f"which runs the command and Ray besides; photos are sent to them, {TASK_SIZE} at a "
-            f"time. Pictures a second are those after the first {WARM} training photos; the whole "
+            f"time. Images a second are those after the first {WARM} training photos; the whole "
             "includes joining the cluster and loading TensorFlow, there and here. Medians of "
             f"{arguments.rounds} rounds, ratios within a round.",
         ],

@@ -1,4 +1,4 @@
-"""6. Time and memory of prepare and train as the number of pictures grows.
+"""6. Time and memory of prepare and train as the number of images grows.
 
 python benchmarks/growth.py /path/to/cats_and_dogs_filtered.zip
 """
@@ -17,7 +17,7 @@ from measure import make_project, read_arguments, run, table, temporary_folder, 
 from PIL import Image, ImageEnhance
 
 COUNTS = (1_000, 10_000, 100_000)
-SIDE = 128  # of the pictures that are made
+SIDE = 128  # of the images that are made
 SMALLER = 96  # what prepare scales them to
 NETWORKS = {  # epochs: enough for a time that does not depend on the moment
     "efficientnet_lite0": [f"prepare.image_size={SMALLER}", "train.epochs=15"],
@@ -31,10 +31,10 @@ def main() -> None:
         sources = unpack(arguments.photos, folder / "photos")
         measured = {}
         for count in COUNTS:
-            pictures = folder / f"{count} pictures"
-            make_pictures(sources, pictures, count)
+            images = folder / f"{count} images"
+            make_images(sources, images, count)
             quick = {"train__log_images": 0, "prepare__views": 1}
-            project = make_project(folder / f"{count}", "cats_and_dogs", pictures, **quick)
+            project = make_project(folder / f"{count}", "cats_and_dogs", images, **quick)
             run([sys.executable, "src/download.py"], project)
             for network, changes in NETWORKS.items():
                 apply_overrides(project / "params.yaml", changes)
@@ -46,12 +46,12 @@ def main() -> None:
     write_section("6. Growth", [*table(HEADER, list(rows_of(measured))), "", NOTE])
 
 
-HEADER = ["", *(f"{count:,}" for count in COUNTS), "more memory", "ms per further picture", "ratio"]
+HEADER = ["", *(f"{count:,}" for count in COUNTS), "more memory", "ms per further image", "ratio"]
 NOTE = (
-    f"Pictures of {SIDE}x{SIDE}, made from the photos by small changes and all different; prepare "
+    f"Images of {SIDE}x{SIDE}, made from the photos by small changes and all different; prepare "
     f"scales them to {SMALLER}x{SMALLER} (cnn: 32x32). Seconds of prepare as a whole and of an "
     "epoch of train with its validation, and the peak resident memory of the process in MiB. A "
-    "further picture costs the difference in time divided by that in number, "
+    "further image costs the difference in time divided by that in number, "
     "from the first number to the second and from the second to the third; the ratio is that of "
     "these two. Measured once."
 )
@@ -84,7 +84,7 @@ def rows_of(measured: dict) -> Iterator[list[str]]:
 
 
 def unpack(photos: Path, folder: Path) -> list[Path]:
-    """The pictures of a folder or a zip archive."""
+    """The images of a folder or a zip archive."""
     if photos.is_file():
         with zipfile.ZipFile(photos) as archive:
             archive.extractall(folder)
@@ -92,8 +92,8 @@ def unpack(photos: Path, folder: Path) -> list[Path]:
     return sorted(path for path in photos.rglob("*") if path.suffix in (".jpg", ".jpeg", ".png"))
 
 
-def make_pictures(sources: list[Path], folder: Path, count: int) -> None:
-    """Write `count` different pictures, in two class folders."""
+def make_images(sources: list[Path], folder: Path, count: int) -> None:
+    """Write `count` different images, in two class folders."""
     chosen = sources[:: max(1, len(sources) // count)][:count]
     copies = -(-count // len(chosen))
     for name in ("one", "two"):

@@ -33,13 +33,13 @@ def read_arguments(description: str, rounds: int | None) -> argparse.Namespace:
     """Read the command line: where photos are, and how many rounds to measure (None: no choice)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
-        "photos", type=Path, help="a folder or an archive with a folder of pictures for each class"
+        "photos", type=Path, help="a folder or an archive with a folder of images for each class"
     )
     if rounds:
         parser.add_argument("--rounds", type=int, default=rounds)
     arguments = parser.parse_args()
     if not arguments.photos.exists():
-        parser.error(f"{arguments.photos}: not found; name a folder or an archive of pictures")
+        parser.error(f"{arguments.photos}: not found; name a folder or an archive of images")
     arguments.photos = arguments.photos.resolve()
     return arguments
 
@@ -117,7 +117,7 @@ def make_project(folder: Path, preset: str, photos: Path, **changes: object) -> 
     Args:
         folder: that does not exist yet.
         preset: name of a file in presets/.
-        photos: where the pictures are.
+        photos: where the images are.
         changes: of single parameters, as `model__weights="random"`.
     """
     run(["git", "clone", "--quiet", str(REPOSITORY), str(folder)], Path.cwd())

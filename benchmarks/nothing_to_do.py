@@ -38,7 +38,7 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for name, path in projects.items():
                 seconds[name].append(run(["dvc", "exp", "run"], path).seconds)
-        pictures = sum(1 for path in (project / "data/raw").rglob("*") if path.is_file())
+        images = sum(1 for path in (project / "data/raw").rglob("*") if path.is_file())
     empty = seconds["an empty repository"]
     rows = [
         [
@@ -53,9 +53,9 @@ def main() -> None:
         [
             *table(["`dvc exp run` with nothing changed", "seconds", "ratio"], rows),
             "",
-            f"With {pictures:,} pictures in data/raw; medians of {arguments.rounds} rounds, ratios "
+            f"With {images:,} images in data/raw; medians of {arguments.rounds} rounds, ratios "
             "within a round. A profile of what is above the empty repository: DVC looks at each "
-            "picture's time of change five times (0.36 s), reads dvc.yaml and dvc.lock, which list "
+            "image's time of change five times (0.36 s), reads dvc.yaml and dvc.lock, which list "
             "each module that a stage imports, six times (0.32 s), and compares all files once "
             "more to check them out (0.32 s).",
         ],

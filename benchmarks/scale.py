@@ -1,10 +1,10 @@
-"""What grows with experiments and files, and what ten million pictures would cost: docs/scale.md.
+"""What grows with experiments and files, and what ten million images would cost: docs/scale.md.
 
 python benchmarks/scale.py --photos /path/to/cats_and_dogs_filtered.zip
 
 Each part replaces its own tables in docs/scale.md: `--part experiments` makes hidden experiments in
 a copy of this repository, `--part files` small files in its data/raw, and `--part cost` prepares
-photos and searches on their features, and multiplies with the prices in machines.yaml.
+photos and sweeps on their features, and multiplies with the prices in machines.yaml.
 """
 
 import argparse
@@ -30,7 +30,7 @@ DOCUMENT = REPOSITORY / "docs/scale.md"
 MACHINES = REPOSITORY / "benchmarks/machines.yaml"
 # Named as src/sweep.py names its trials.
 PREFIX = "search-1a2b"
-KEPT = 20  # experiments after a search has been put away
+KEPT = 20  # experiments after a sweep has been put away
 REMOVE = (  # as docs/scale.md has it
     "git for-each-ref --format='delete %(refname)' 'refs/exps/??/*/*' "
     "| grep -v {kept} | git update-ref --stdin"
@@ -126,11 +126,11 @@ def measure_experiments(folder: Path, counts: list[int]) -> list[str]:
         f"`git update-ref` of all but {KEPT} {removing} s, and `dvc exp pull` of one from there "
         f"{pulling} s. The experiments are made in a moment, with files of their own as "
         "src/sweep.py leaves them, with each object of Git in a file; the `dvc exp run` after many "
-        "new ones includes that Git packs them, once. Of the pictures in DVC's cache there is one "
+        "new ones includes that Git packs them, once. Of the images in DVC's cache there is one "
         f"set. For the first `dvc exp show` of {made:,}, {counts[0]:,} were read and the others "
         "estimated.",
         "",
-        *measure_search(folder, counts),
+        *measure_sweep(folder, counts),
     ]
 
 
@@ -222,25 +222,20 @@ def collect_by_copying(project: Path) -> None:
             target.write_text(json.dumps(record | {"rev": revision}))
 
 
-def measure_search(folder: Path, counts: list[int]) -> list[str]:
-    """What a search does between two trials, and in the end, after many."""
+def measure_sweep(folder: Path, counts: list[int]) -> list[str]:
+    """What a sweep does between two trials, and in the end, after many."""
     sys.path.insert(0, str(REPOSITORY / "src"))
     import optuna
 
-    from image_classifier.params import read_params
-    from image_classifier.search import (
-        draw_search,
-        finished_trials,
-        new_trials,
-        open_study,
-        read_sweep,
-        write_trials,
-    )
+    from image_classifier.common.params import read_params
+    from image_classifier.sweeps.plots import draw_sweep
+    from image_classifier.sweeps.study import finished_trials, new_trials, open_study, write_trials
+    from image_classifier.sweeps.sweep_file import read_sweep
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     os.chdir(REPOSITORY)
     sweep = read_sweep(Path("sweeps/learning_rate.yaml"), read_params())
-    rows = {name: [name] for name in ("to begin again", "to choose and record a trial", "pictures")}
+    rows = {name: [name] for name in ("to begin again", "to choose and record a trial", "plots")}
     for count in [100, *counts]:
         path = folder / f"{count}.sqlite3"
         study = open_study(path, "benchmark", sweep, 15)
@@ -281,8 +276,8 @@ def measure_search(folder: Path, counts: list[int]) -> list[str]:
         rows["to choose and record a trial"].append(seconds(median(times)))
         start = time.perf_counter()
         write_trials(study, folder / "trials.csv")
-        draw_search(study, sweep.metric, folder)
-        rows["pictures"].append(seconds(time.perf_counter() - start))
+        draw_sweep(study, sweep.metric, folder)
+        rows["plots"].append(seconds(time.perf_counter() - start))
     header = ["src/sweep.py, seconds, after trials:", *(f"{count:,}" for count in [100, *counts])]
     return table(header, list(rows.values()))
 
@@ -315,7 +310,7 @@ def measure_files(folder: Path, counts: list[int]) -> list[str]:
         "",
         "Time, and the largest resident memory of a process. The files hold a number each: what "
         "their bytes cost comes on top, about 2 ms per MB read and hashed. The list is what "
-        "src/download.py leaves of pictures in a bucket.",
+        "src/download.py leaves of images in a bucket.",
     ]
 
 
@@ -328,13 +323,13 @@ def write_files(raw: Path, count: int) -> None:
 
 
 def write_list(raw: Path, count: int) -> None:
-    from image_classifier.remote import RemotePicture, write_listing
+    from image_classifier.common.remote import RemoteImage, write_listing
 
     raw.mkdir()
-    address = "s3://a-bucket-of-a-team/pictures"
+    address = "s3://a-bucket-of-a-team/images"
     write_listing(
         (
-            RemotePicture(f"{address}/{number:08}.jpg", f"class{number % 10}", "", f"{number:032x}")
+            RemoteImage(f"{address}/{number:08}.jpg", f"class{number % 10}", "", f"{number:032x}")
             for number in range(count)
         ),
         raw,
@@ -354,33 +349,33 @@ def file_commands(project: Path) -> Iterator[tuple[str, list[str]]]:
     )
     yield "`dvc status download`", ["dvc", "status", "download"]
     yield "`git status`", ["git", "status"]
-    look = "from image_classifier.inputs import StageInputs; StageInputs('prepare')"
+    look = "from image_classifier.common.stage_inputs import StageInputs; StageInputs('prepare')"
     yield (
         "a stage's look at its inputs, before and after",
         [*start, f"{head}{look}.check_unchanged()"],
     )
     look = (
-        "from image_classifier.raw_data import FOLDER, find_pictures, locate; "
-        "pictures = find_pictures(FOLDER)"
+        "from image_classifier.common.raw_data import RAW_DATA, find_images, locate; "
+        "images = find_images(RAW_DATA)"
     )
-    yield "to find the pictures", [*start, head + look]
+    yield "to find the images", [*start, head + look]
     examine = (
-        "; from image_classifier.engines import compute_here; "
-        "from image_classifier.features import examine; "
-        "from image_classifier.splits import split_images; "
-        "locations = [locate(FOLDER, picture.path) for picture in pictures]; "
+        "; from image_classifier.preparation.engines import compute_here; "
+        "from image_classifier.preparation.features import examine; "
+        "from image_classifier.preparation.splits import split_images; "
+        "locations = [locate(RAW_DATA, image.path) for image in images]; "
         "parts = compute_here(examine, locations); "
         "hashes = [found.sha256 for _, part in parts for found in part]; "
-        "split_images(pictures, hashes, 0.15, 0.15)"
+        "split_images(images, hashes, 0.15, 0.15)"
     )
     yield HASHING, [*start, head + look + examine]
 
 
 def measure_cost(folder: Path, photos: Path) -> list[str]:
-    """Time and money for many pictures and trials, from what a few cost here."""
+    """Time and money for many images and trials, from what a few cost here."""
     prices = YAML(typ="safe").load(MACHINES)
     sources = unpack(photos, folder / "unpacked")
-    picture_bytes = fmean(path.stat().st_size for path in sources)
+    image_bytes = fmean(path.stat().st_size for path in sources)
     costs = {name: measure_prepare(folder, sources, *NETWORKS[name]) for name in NETWORKS}
     network, size, (_, most) = NETWORKS["efficientnet_lite0, 180x180"]
     project = folder / f"{network}, {size}, {most}"  # where `measure_prepare` has prepared them
@@ -399,9 +394,9 @@ def measure_cost(folder: Path, photos: Path) -> list[str]:
         ),
         "",
         f"A photo is the difference between stage prepare of few and of many ones of "
-        f"{picture_bytes / 1e3:.0f} kB: to read, hash, decode and scale it, run the network, and "
+        f"{image_bytes / 1e3:.0f} kB: to read, hash, decode and scale it, run the network, and "
         f"write the features. A trial is the median of those of src/sweep.py with "
-        f"{os.cpu_count()} jobs, with its evaluation and experiment; for each further picture an "
+        f"{os.cpu_count()} jobs, with its evaluation and experiment; for each further image an "
         f"epoch takes {row_epoch * 1e6:.1f} microseconds. CPU seconds are time multiplied by "
         "cores.",
         "",
@@ -425,7 +420,7 @@ def measure_cost(folder: Path, photos: Path) -> list[str]:
         ]
         for name, total, kind in work
     ]
-    return [*lines, *table(header, rows), "", *assumptions(prices, costs, picture_bytes)]
+    return [*lines, *table(header, rows), "", *assumptions(prices, costs, image_bytes)]
 
 
 def time_and_dollars(total: float, machine: dict, count: int, ratio: float | None) -> str:
@@ -440,15 +435,15 @@ def time_and_dollars(total: float, machine: dict, count: int, ratio: float | Non
     return f"{duration}, ${dollars:,.0f}"
 
 
-def assumptions(prices: dict, costs: dict[str, float], picture_bytes: float) -> list[str]:
+def assumptions(prices: dict, costs: dict[str, float], image_bytes: float) -> list[str]:
     """What else is paid for, and what the figures rest on."""
     storage = prices["storage"]
-    gigabytes = IMAGES * picture_bytes / 1e9
+    gigabytes = IMAGES * image_bytes / 1e9
     features = IMAGES * 1280 * 4 / 1e9
     kept = storage["dollars_per_gb_month"]
     machine = max(prices["machines"], key=lambda machine: machine["cpus"])
     rate = machine["cpus"] / min(costs.values())
-    needed = rate * picture_bytes * 8 / 1e9
+    needed = rate * image_bytes * 8 / 1e9
     ratios = {kind: ratio or "2, assumed" for kind, ratio in prices["two_workers"].items()}
     return [
         f"- Storage: the photos are {gigabytes:,.0f} GB, ${gigabytes * kept:,.2f} a month; their "
@@ -458,7 +453,7 @@ def assumptions(prices: dict, costs: dict[str, float], picture_bytes: float) -> 
         f"${IMAGES / 1000 * storage['dollars_per_1000_reads']:,.0f}.",
         f"- Network: the fastest network on {machine['name']} would take {rate:,.0f} photos a "
         f"second, {needed:.2f} Gbit/s of {machine['gigabit_per_second']}. It becomes the limit at "
-        f"{machine['gigabit_per_second'] * 1e9 / 8 / picture_bytes:,.0f} photos a second.",
+        f"{machine['gigabit_per_second'] * 1e9 / 8 / image_bytes:,.0f} photos a second.",
         f"- Two workers against one: prepare {ratios['prepare']}, trials {ratios['trials']} "
         "(benchmarks/machines.yaml). Within a machine, linear in its processors, each as fast as "
         "one here; two that share a core are slower.",
@@ -470,19 +465,19 @@ def assumptions(prices: dict, costs: dict[str, float], picture_bytes: float) -> 
 def measure_prepare(
     folder: Path, sources: list[Path], network: str, size: int, counts: tuple[int, int]
 ) -> float:
-    """CPU seconds that stage prepare takes for one further picture."""
+    """CPU seconds that stage prepare takes for one further image."""
     times = []
     for count in counts:
-        pictures = folder / f"photos-{count}"
-        if not pictures.exists():
+        images = folder / f"photos-{count}"
+        if not images.exists():
             for number, source in enumerate(sources[:: max(1, len(sources) // count)][:count]):
-                target = pictures / f"class{number % 2}" / f"{number}{source.suffix}"
+                target = images / f"class{number % 2}" / f"{number}{source.suffix}"
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(source, target)
         project = make_project(
             folder / f"{network}, {size}, {count}",
             "cats_and_dogs",
-            pictures,
+            images,
             model__backbone=network,
             model__weights="imagenet" if network == "efficientnet_lite0" else "random",
             prepare__image_size=size,
@@ -496,7 +491,7 @@ def measure_prepare(
 
 
 def measure_trials(project: Path) -> tuple[float, float, int]:
-    """CPU seconds of a trial, seconds of an epoch for each picture, and the number of pictures."""
+    """CPU seconds of a trial, seconds of an epoch for each image, and the number of images."""
     jobs = os.cpu_count()
     run(["dvc", "exp", "run"], project)
     run(["git", "add", "--all"], project)
@@ -511,8 +506,8 @@ def measure_trials(project: Path) -> tuple[float, float, int]:
     with path.open() as file:
         epochs = [float(row["epoch_seconds"]) for row in csv.DictReader(file, delimiter="\t")]
     with (project / "data/prepared/images.csv").open() as file:
-        pictures = sum(1 for row in csv.DictReader(file))
-    return seconds_each, median(epochs[1:]) / pictures, pictures
+        images = sum(1 for row in csv.DictReader(file))
+    return seconds_each, median(epochs[1:]) / images, images
 
 
 if __name__ == "__main__":

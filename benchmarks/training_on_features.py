@@ -62,10 +62,10 @@ def build_training(views: np.ndarray, labels: np.ndarray, dropout: float):
     """A function that trains as src/train.py does and gives the median time of an epoch."""
     from training import epoch_seconds
 
-    from image_classifier.batches import training_batches
-    from image_classifier.networks import build_networks, compile_network
-    from image_classifier.params import read_params
-    from image_classifier.tensorflow_setup import make_deterministic
+    from image_classifier.common.params import read_params
+    from image_classifier.computing.tensorflow_setup import make_deterministic
+    from image_classifier.outputs.batches import training_batches
+    from image_classifier.training.classifier import build_networks, compile_network
 
     make_deterministic(0)
     params = read_params(REPOSITORY / "presets/cats_and_dogs.yaml")

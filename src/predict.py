@@ -1,4 +1,4 @@
-"""Classify pictures with the trained model: the class of each, and its probability."""
+"""Classify images with the trained model: the class of each, and its probability."""
 
 import argparse
 import csv
@@ -10,66 +10,66 @@ import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
-from image_classifier.class_folders import find_files
-from image_classifier.errors import REPOSITORY, InputError, run
-from image_classifier.images import load_readable_batches
-from image_classifier.metadata import read_metadata
+from image_classifier.common.class_folders import find_files
+from image_classifier.common.errors import InputError
+from image_classifier.common.images import load_readable_batches
+from image_classifier.common.script import REPOSITORY, run
+from image_classifier.outputs.metadata import read_metadata
 
 MODEL = REPOSITORY / "models/model.keras"
-BATCH_SIZE = 64
+IMAGES_AT_ONCE = 64
 
 Candidates = list[tuple[str, float]]  # classes and their probabilities, the likeliest first
 
 
 def main() -> None:
     arguments = read_arguments()
-    paths = find_pictures(arguments.paths, left_out=arguments.explain)
+    paths = find_image_files(arguments.paths, left_out=arguments.explain)
     summary = read_metadata(arguments.model).summary()
     if arguments.explain:
         make_folder(arguments.explain)
     print(f"{arguments.model}: {summary}", file=sys.stderr)
 
     # Not at the top: TensorFlow takes seconds to import, and errors in arguments come first.
-    from image_classifier.explanation import build_explainer
-    from image_classifier.inference import build_function
-    from image_classifier.model import load_model
+    from image_classifier.outputs.model_file import load_model
+    from image_classifier.prediction.explanation import build_explainer
+    from image_classifier.preparation.inference import build_function
 
     network, class_names, trained_on = load_model(arguments.model)
     classify = build_explainer(network) if arguments.explain else build_function(network)
 
     # Where results go to the terminal, they show the progress themselves.
     no_bar = sys.stdout.isatty() or not sys.stderr.isatty()
-    progress = tqdm(total=len(paths), unit="picture", disable=no_bar)
-    unreadable = 0
+    progress = tqdm(total=len(paths), unit="image", disable=no_bar)
 
     def report(error: InputError) -> None:
-        nonlocal unreadable
-        unreadable += 1
         tqdm.write(str(error), file=sys.stderr)
         progress.update()
 
     write = open_writer(arguments, paths, class_names)
     size, color_mode = trained_on.image_size, trained_on.color_mode
-    batches = load_readable_batches(paths, BATCH_SIZE, size, color_mode, report)
-    with progress, closing(batches):
+    batches = load_readable_batches(paths, IMAGES_AT_ONCE, size, color_mode, report)
+    classified = 0
+    with progress, closing(batches), ThreadPoolExecutor(os.cpu_count()) as pool:
         for batch, pixels in batches:
+            outputs = classify(pixels)
+            probabilities, heat_maps = outputs if arguments.explain else (outputs, None)
+            top = [likeliest(row, class_names, arguments.top) for row in probabilities]
             if arguments.explain:
-                probabilities, heat_maps = classify(pixels)
-            else:
-                probabilities = classify(pixels)
-            top = [likeliest(outputs, class_names, arguments.top) for outputs in probabilities]
-            if arguments.explain:
-                write_explanations(arguments.explain, batch, heat_maps, top)
+                draw = partial(write_explanation, arguments.explain)
+                list(pool.map(draw, batch, heat_maps, top))
             for path, candidates in zip(batch, top, strict=True):
                 write(path, candidates)
             sys.stdout.flush()
             progress.update(len(batch))
-    if unreadable:
+            classified += len(batch)
+    if unreadable := len(paths) - classified:
         raise InputError(f"{unreadable:,} of {len(paths):,} files could not be read")
 
 
@@ -80,7 +80,7 @@ def read_arguments() -> argparse.Namespace:
         "paths",
         nargs="+",
         metavar="PATH",
-        help="a picture, a folder with pictures at any depth, or a pattern such as '**/*.jpg'",
+        help="an image, a folder with images at any depth, or a pattern such as '**/*.jpg'",
     )
     parser.add_argument(
         "--model", type=Path, default=MODEL, metavar="FILE", help="another than models/model.keras"
@@ -89,13 +89,13 @@ def read_arguments() -> argparse.Namespace:
         "--top", type=_positive, default=1, metavar="K", help="name the K likeliest classes"
     )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="write a JSON object for each picture")
+    form.add_argument("--json", action="store_true", help="write a JSON object for each image")
     form.add_argument("--csv", action="store_true", help="write comma-separated values")
     parser.add_argument(
         "--explain",
         type=Path,
         metavar="FOLDER",
-        help="draw each picture there beside a heat map of the places that its class rests on",
+        help="draw each image there beside a heat map of the places that its class rests on",
     )
     return parser.parse_args()
 
@@ -106,13 +106,11 @@ def _positive(text: str) -> int:
     return int(text)
 
 
-def find_pictures(arguments: Sequence[str], left_out: Path | None) -> list[Path]:
+def find_image_files(arguments: Sequence[str], left_out: Path | None) -> list[Path]:
     """The files that paths and patterns name, in this order, each once; those of a folder sorted.
 
-    Args:
-        arguments: as on the command line. What is named is taken, whatever it is; of a folder, all
-            files that are not hidden.
-        left_out: a folder of which no file is taken: what this command has drawn before.
+    What is named is taken, whatever it is; of a folder, all files that are not hidden; of the
+    folder `left_out`, which this command has drawn before, none.
 
     Raises:
         InputError: if one of them names no file.
@@ -143,11 +141,7 @@ def _absolute(path: Path) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder if there is none.
-
-    Raises:
-        InputError: if that is not possible.
-    """
+    """Make a folder if there is none; where that is not possible, raise an `InputError`."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -155,13 +149,7 @@ def make_folder(folder: Path) -> None:
 
 
 def likeliest(probabilities: np.ndarray, class_names: Sequence[str], count: int) -> Candidates:
-    """The `count` likeliest classes, or all if there are fewer.
-
-    Args:
-        probabilities: float32 (class_count,).
-        class_names: in their order.
-        count: 1 or more.
-    """
+    """The `count` likeliest classes, or all if fewer; probabilities are float32 (class_count,)."""
     order = np.argsort(-probabilities, kind="stable")[:count]
     return [(class_names[label], round(float(probabilities[label]), 6)) for label in order]
 
@@ -169,35 +157,28 @@ def likeliest(probabilities: np.ndarray, class_names: Sequence[str], count: int)
 def open_writer(
     arguments: argparse.Namespace, paths: Sequence[Path], class_names: Sequence[str]
 ) -> Callable[[Path, Candidates], None]:
-    """A function that writes what was found of one picture to standard output.
-
-    Args:
-        arguments: of which `json`, `csv`, `top` and `explain` decide the form.
-        paths: all that may be written, for the width of their column.
-        class_names: likewise.
-    """
+    """A function that prints an image's classes, in columns that fit all paths and class names."""
     # Paths may hold any bytes, and the terminal's encoding may lack letters of a class name.
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
 
     def write_json(path: Path, candidates: Candidates) -> None:
-        (name, probability), *_ = candidates
         top = [{"class": name, "probability": probability} for name, probability in candidates]
-        result = {"path": str(path), "class": name, "probability": probability, "top": top}
+        result = {"path": str(path), **top[0], "top": top}
         if arguments.explain:
             result["explanation"] = str(explanation_path(arguments.explain, path))
         print(json.dumps(result))
 
     def write_csv(path: Path, candidates: Candidates) -> None:
-        row = [str(path)]
+        row = [path]
         for name, probability in candidates:
             row += [name, f"{probability:.6f}"]
         if arguments.explain:
-            row.append(str(explanation_path(arguments.explain, path)))
+            row.append(explanation_path(arguments.explain, path))
         table.writerow(row)
 
     def write_text(path: Path, candidates: Candidates) -> None:
         columns = [f"{name:{class_width}}  {figure:.4f}" for name, figure in candidates]
-        print("  ".join([f"{path!s:{path_width}}", *columns]))
+        print(f"{path!s:{path_width}}", *columns, sep="  ")
 
     if arguments.json:
         return write_json
@@ -213,30 +194,24 @@ def open_writer(
     return write_text
 
 
-def write_explanations(
-    folder: Path, paths: Sequence[Path], heat_maps: np.ndarray, top: Sequence[Candidates]
-) -> None:
-    """Draw pictures with their heat maps, float32 (n, image_size, image_size), below `folder`.
+def write_explanation(folder: Path, path: Path, heat: np.ndarray, candidates: Candidates) -> None:
+    """Draw an image and its heat map, float32 (image_size, image_size), in a file of `folder`.
 
     Raises:
-        InputError: if a file cannot be written.
+        InputError: if it cannot be written.
     """
-    from image_classifier.explanation import draw_explanation
+    from image_classifier.prediction.explanation import draw_explanation
 
-    def draw(path: Path, heat: np.ndarray, candidates: Candidates) -> None:
-        caption = ", ".join(f"{name} {probability:.1%}" for name, probability in candidates)
-        target = explanation_path(folder, path)
-        try:
-            draw_explanation(path, heat, caption).save(target, quality=90)
-        except OSError as error:
-            raise InputError(f"--explain: {target}: {error.strerror or error}") from None
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(draw, paths, heat_maps, top))
+    caption = ", ".join(f"{name} {probability:.1%}" for name, probability in candidates)
+    target = explanation_path(folder, path)
+    try:
+        draw_explanation(path, heat, caption).save(target, quality=90)
+    except OSError as error:
+        raise InputError(f"--explain: {target}: {error.strerror or error}") from None
 
 
 def explanation_path(folder: Path, path: Path) -> Path:
-    """Where a picture's heat map is drawn: pictures of one name in two folders have two places."""
+    """Where an image's heat map is drawn: images of one name in two folders have two places."""
     digest = hashlib.sha256(os.fsencode(_absolute(path))).hexdigest()
     return folder / f"{path.stem[:60]}-{digest[:8]}.jpg"
 

@@ -1,4 +1,4 @@
-"""Split the pictures and compute, once, what no training parameter changes: features or pixels."""
+"""Split the images and compute, once, what no training parameter changes: features or pixels."""
 
 from collections import Counter
 from functools import partial
@@ -6,72 +6,67 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from image_classifier.disk import replace_folder, scratch_folder
-from image_classifier.engines import ENGINES, compute_here, share
-from image_classifier.errors import run
-from image_classifier.features import (
-    Examined,
-    backbone_weights,
-    compute_features,
-    compute_pixels,
-    examine,
+from image_classifier.common.disk import replace_folder, scratch_folder
+from image_classifier.common.params import Params, read_params
+from image_classifier.common.raw_data import (
+    RAW_DATA,
+    RawImage,
+    find_images,
+    locate,
+    write_unreadable,
 )
-from image_classifier.inputs import StageInputs
-from image_classifier.params import Params, read_params
-from image_classifier.prepared import FOLDER, create_array
-from image_classifier.raw_data import FOLDER as RAW
-from image_classifier.raw_data import Picture, find_pictures, locate, write_unreadable
-from image_classifier.remote import RemoteFile, is_remote
-from image_classifier.splits import (
+from image_classifier.common.remote import RemoteFile, is_remote
+from image_classifier.common.script import run
+from image_classifier.common.stage_inputs import StageInputs
+from image_classifier.computing.prepared import (
+    PREPARED,
     SPLITS,
     UNREADABLE,
     ImageRecord,
+    create_array,
     records_of,
-    split_images,
     write_table,
 )
+from image_classifier.preparation import features
+from image_classifier.preparation.engines import ENGINES, compute_here
+from image_classifier.preparation.ray_cluster import connect
+from image_classifier.preparation.splits import split_images
 
 
 def main() -> None:
     inputs = StageInputs("prepare")
     params = read_params()
-    pictures = find_pictures(RAW)
-    examined = examine_all(pictures, params.prepare.engine)
-    records = split_images(
-        pictures,
-        [result.sha256 for result in examined],
-        params.prepare.validation_fraction,
-        params.prepare.test_fraction,
-    )
-    unreadable = [
-        (picture.path, result.reason)
-        for picture, result in zip(pictures, examined, strict=True)
-        if result.reason
-    ]
+    images = find_images(RAW_DATA)
+    examined = examine_all(images, params.compute.engine)
+    hashes = [result.sha256 for result in examined]
+    pairs = zip(images, examined, strict=True)
+    reasons = [(image.path, result.reason) for image, result in pairs if result.reason]
+    fractions = params.prepare.validation_fraction, params.prepare.test_fraction
+    records = split_images(images, hashes, *fractions)
 
     with scratch_folder(Path("data/.prepare")) as scratch:
         folder = scratch / "prepared"
         folder.mkdir()
         write_table(records, folder / "images.csv")
-        if unreadable:
-            write_unreadable(unreadable, folder / "unreadable.csv")
+        if reasons:
+            write_unreadable(reasons, folder / "unreadable.csv")
         write_arrays(records, folder, params)
         inputs.check_unchanged()
-        replace_folder(folder, FOLDER)
+        replace_folder(folder, PREPARED)
 
     for split, count in Counter(record.split for record in records).items():
-        reasons = f", see {FOLDER}/unreadable.csv" if split == UNREADABLE else ""
-        print(f"{count:>8,} {split}{reasons}")
+        hint = f", see {PREPARED}/unreadable.csv" if split == UNREADABLE else ""
+        print(f"{count:>8,} {split}{hint}")
 
 
-def examine_all(pictures: list[Picture], engine: str) -> list[Examined]:
-    """Hash all pictures, and find those elsewhere that cannot be decoded."""
-    locations = [locate(RAW, picture.path) for picture in pictures]
+def examine_all(images: list[RawImage], engine: str) -> list[features.Examined]:
+    """Hash all images, and find those elsewhere that cannot be decoded."""
+    locations = [locate(RAW_DATA, image.path) for image in images]
     # Those that are here need not be sent around to be hashed.
     compute = ENGINES[engine] if is_remote(locations[0]) else compute_here
-    examined: list[Examined | None] = [None] * len(pictures)
-    with tqdm(total=len(pictures), desc="hashing pictures", unit="picture") as progress:
-        for first, part in compute(examine, locations):
+    examined: list[features.Examined | None] = [None] * len(images)
+    with tqdm(total=len(images), desc="hashing images", unit="image") as progress:
+        for first, part in compute(features.examine, locations):
             examined[first : first + len(part)] = part
             progress.update(len(part))
     return examined
@@ -79,17 +74,17 @@ def examine_all(pictures: list[Picture], engine: str) -> list[Examined]:
 
 def write_arrays(records: list[ImageRecord], folder: Path, params: Params) -> None:
     """Write features or pixels of each split: the latter if the backbone will be trained."""
-    compute, weights = ENGINES[params.prepare.engine], None
-    if params.prepare.engine == "ray" and params.model.frozen:
-        weights = share(backbone_weights(params))
+    compute, weights = ENGINES[params.compute.engine], None
+    if params.compute.engine == "ray" and params.model.frozen:
+        weights = connect().put(features.backbone_weights(params))  # sent to each machine once
     for split in SPLITS:
         rows = records_of(records, split)
         if params.model.frozen:
-            function = partial(compute_features, params, split, weights)
+            function = partial(features.compute_features, params, split, weights)
         else:
-            function = partial(compute_pixels, params.prepare)  # training augments them
+            function = partial(features.compute_pixels, params.prepare)  # training augments them
         write = None
-        with tqdm(total=len(rows), desc=f"preparing {split}", unit="picture") as progress:
+        with tqdm(total=len(rows), desc=f"preparing {split}", unit="image") as progress:
             for first, part in compute(function, [where(record) for record in rows]):
                 if write is None:
                     shape = (*part.shape[:1], len(rows), *part.shape[2:])
@@ -99,10 +94,10 @@ def write_arrays(records: list[ImageRecord], folder: Path, params: Params) -> No
 
 
 def where(record: ImageRecord) -> str | RemoteFile:
-    """The location of a picture, with its hash if it could change meanwhile."""
+    """The location of an image, with its hash if it could change meanwhile."""
     if is_remote(record.path):
         return RemoteFile(record.path, record.sha256)
-    return locate(RAW, record.path)
+    return locate(RAW_DATA, record.path)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,12 @@
 
 import json
 import subprocess
-import sys
-import threading
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from conftest import REPOSITORY
+from helpers.http_server import serving
+from helpers.project import REPOSITORY, run_python
 
 VULNERABILITY = {
     "id": "PYSEC-0000-1",
@@ -22,11 +21,8 @@ VULNERABILITY = {
 
 
 def audit(url: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, REPOSITORY / ".ci/audit.py", "-s", "osv", "--osv-url", url],
-        capture_output=True,
-        text=True,
-    )
+    script = REPOSITORY / ".ci/audit.py"
+    return run_python(script, "-s", "osv", "--osv-url", url, folder=REPOSITORY)
 
 
 @pytest.mark.parametrize("vulnerable", [True, False])
@@ -42,12 +38,8 @@ def test_a_vulnerability_is_an_error(vulnerable: bool):
         def log_message(self, *arguments: object) -> None:
             pass
 
-    with HTTPServer(("127.0.0.1", 0), Service) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        done = audit(f"http://127.0.0.1:{server.server_port}")
-        server.shutdown()
-        thread.join()
+    with serving(ThreadingHTTPServer(("127.0.0.1", 0), Service)) as address:
+        done = audit(address)
     assert done.returncode == vulnerable, done.stderr
     assert "packages looked up" in done.stdout
     if vulnerable:

@@ -1,6 +1,5 @@
 """Bad data as people have it, all at once, brought in by `src/download.py` and `src/prepare.py`."""
 
-import csv
 import os
 import shutil
 import socket
@@ -8,31 +7,22 @@ import struct
 import subprocess
 import zipfile
 from collections.abc import Callable
-from io import BytesIO
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from conftest import Project
+from helpers.fault_table import faulty
+from helpers.images import encoded, noisy_image
+from helpers.project import Project, one_error
 
 ORIENTATION = 0x0112  # the EXIF tag
 
 
-def picture(seed: int, size: int = 24) -> Image.Image:
-    noise = np.random.default_rng(seed).integers(0, 256, (size, size, 3))
-    return Image.fromarray(noise.astype(np.uint8))
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def rotated() -> bytes:
-    image = picture(1)
+    image = noisy_image(1)
     exif = image.getexif()
     exif[ORIENTATION] = 6
     return encoded(image, "JPEG", exif=exif)
@@ -40,36 +30,22 @@ def rotated() -> bytes:
 
 def damaged_exif() -> bytes:
     tag = struct.pack("<HHII", ORIENTATION, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF)
-    return encoded(picture(2), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x20\0" + tag)
+    return encoded(noisy_image(2), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\x20\0" + tag)
 
 
-def animation() -> bytes:
-    frames = [picture(seed) for seed in (3, 4, 5)]
-    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:])
-
-
-def pages() -> bytes:
-    frames = [picture(seed) for seed in (6, 7)]
-    return encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:])
-
-
-def transparent_palette() -> bytes:
-    palette = picture(8).convert("P")
-    return encoded(palette, "PNG", transparency=bytes(range(256)))
-
-
-def sixteen_bits() -> bytes:
-    return encoded(Image.fromarray(np.arange(576, dtype=np.uint16).reshape(24, 24) * 100), "PNG")
+def several(kind: str, *seeds: int) -> bytes:
+    first, *others = (noisy_image(seed) for seed in seeds)
+    return encoded(first, kind, save_all=True, append_images=others)
 
 
 def flat_png(side: int) -> bytes:
     """A black PNG of `side` times `side` pixels in a few kilobytes."""
-    return encoded(Image.new("1", (side, side)), "PNG")
+    return encoded(Image.new("1", (side, side)))
 
 
 def changed_png(chunk: bytes) -> bytes:
     """A PNG with a byte changed in a chunk, whose checksum then tells."""
-    content = bytearray(encoded(picture(9), "PNG"))
+    content = bytearray(encoded(noisy_image(9)))
     content[content.index(chunk) + 20] ^= 255
     return bytes(content)
 
@@ -77,54 +53,57 @@ def changed_png(chunk: bytes) -> bytes:
 def enormous_text() -> bytes:
     text = PngImagePlugin.PngInfo()
     text.add_text("comment", "x" * 5_000_000, zip=True)
-    return encoded(picture(10), "PNG", pnginfo=text)
+    return encoded(noisy_image(10), pnginfo=text)
 
 
-JPEG = encoded(picture(11), "JPEG")
-USED = "used"
+JPEG = encoded(noisy_image(11), "JPEG")
+PALETTE = noisy_image(14).convert("P")
+FLOATS = np.random.default_rng(0).random((9, 9), np.float32)
+SIXTEEN_BITS = np.arange(576, dtype=np.uint16).reshape(24, 24) * 100
+data = partial(faulty, "Data")
 LEFT_OUT = "left out, listed with its reason"
 
 # What it is -> its name, its bytes.
 GOOD = {
-    "CMYK": ("cmyk.jpg", encoded(picture(12).convert("CMYK"), "JPEG")),
-    "16-bit": ("sixteen.png", sixteen_bits()),
-    "grayscale": ("gray.jpg", encoded(picture(13).convert("L"), "JPEG")),
-    "palette": ("palette.png", encoded(picture(14).convert("P"), "PNG")),
-    "palette with transparency": ("transparent.png", transparent_palette()),
-    "transparency": ("rgba.png", encoded(picture(15).convert("RGBA"), "PNG")),
-    "grayscale with transparency": ("la.png", encoded(picture(16).convert("LA"), "PNG")),
-    "animated GIF": ("moving.gif", animation()),
-    "TIFF with several pages": ("pages.tiff", pages()),
-    "photo of a phone in three dimensions (MPO)": ("phone.jpg", encoded(picture(17), "MPO")),
-    "BMP": ("a.bmp", encoded(picture(18), "BMP")),
-    "WebP": ("a.webp", encoded(picture(35), "WEBP")),
-    "AVIF": ("a.avif", encoded(picture(36), "AVIF")),
-    "JPEG 2000": ("a.jp2", encoded(picture(37), "JPEG2000")),
+    "CMYK": ("cmyk.jpg", encoded(noisy_image(12).convert("CMYK"), "JPEG")),
+    "16-bit": ("sixteen.png", encoded(Image.fromarray(SIXTEEN_BITS))),
+    "grayscale": ("gray.jpg", encoded(noisy_image(13).convert("L"), "JPEG")),
+    "palette": ("palette.png", encoded(PALETTE)),
+    "palette with transparency": ("clear.png", encoded(PALETTE, transparency=bytes(range(256)))),
+    "transparency": ("rgba.png", encoded(noisy_image(15).convert("RGBA"))),
+    "grayscale with transparency": ("la.png", encoded(noisy_image(16).convert("LA"))),
+    "animated GIF": ("moving.gif", several("GIF", 3, 4, 5)),
+    "TIFF with several pages": ("pages.tiff", several("TIFF", 6, 7)),
+    "photo of a phone in three dimensions (MPO)": ("phone.jpg", encoded(noisy_image(17), "MPO")),
+    "BMP": ("a.bmp", encoded(noisy_image(18), "BMP")),
+    "WebP": ("a.webp", encoded(noisy_image(35), "WEBP")),
+    "AVIF": ("a.avif", encoded(noisy_image(36), "AVIF")),
+    "JPEG 2000": ("a.jp2", encoded(noisy_image(37), "JPEG2000")),
     "EXIF rotation": ("rotated.jpg", rotated()),
     "damaged EXIF data": ("exif.jpg", damaged_exif()),
-    "1x1 pixels": ("dot.png", encoded(picture(19, size=1), "PNG")),
+    "1x1 pixels": ("dot.png", encoded(noisy_image(19, (1, 1)))),
     "100 million pixels": ("large.png", flat_png(10_000)),
-    "wrong extension": ("png called.jpg", encoded(picture(20), "PNG")),
-    "extension in capitals": ("CAPITALS.JPG", encoded(picture(21), "JPEG")),
-    "no extension": ("nothing", encoded(picture(22), "JPEG")),
+    "wrong extension": ("png called.jpg", encoded(noisy_image(20))),
+    "extension in capitals": ("CAPITALS.JPG", encoded(noisy_image(21), "JPEG")),
+    "no extension": ("nothing", encoded(noisy_image(22), "JPEG")),
     "bytes after the end of a JPEG": ("trailing.jpg", JPEG + b"trailing" * 99),
-    "Unicode and spaces in the name": ("ein Bild, größer.png", encoded(picture(23), "PNG")),
-    "emoji in the name": ("\U0001f431.png", encoded(picture(24), "PNG")),
-    "the same name composed": ("caf\u00e9.png", encoded(picture(25), "PNG")),
-    "the same name decomposed": ("cafe\u0301.png", encoded(picture(26), "PNG")),
-    "line break in the name": ("two\nlines\r.png", encoded(picture(27), "PNG")),
-    "leading dash in the name": ("-rf.png", encoded(picture(28), "PNG")),
-    "name of 255 bytes": ("x" * 251 + ".png", encoded(picture(29), "PNG")),
-    "name of a Windows device": ("CON.png", encoded(picture(30), "PNG")),
-    "names that differ in case only": ("con.png", encoded(picture(31), "PNG")),
-    "quotes and commas in the name": ('"a", b.png', encoded(picture(32), "PNG")),
-    "folder in a class folder": ("deep/er/1.png", encoded(picture(33), "PNG")),
+    "Unicode and spaces in the name": ("ein Bild, größer.png", encoded(noisy_image(23))),
+    "emoji in the name": ("\U0001f431.png", encoded(noisy_image(24))),
+    "the same name composed": ("caf\u00e9.png", encoded(noisy_image(25))),
+    "the same name decomposed": ("cafe\u0301.png", encoded(noisy_image(26))),
+    "line break in the name": ("two\nlines\r.png", encoded(noisy_image(27))),
+    "leading dash in the name": ("-rf.png", encoded(noisy_image(28))),
+    "name of 255 bytes": ("x" * 251 + ".png", encoded(noisy_image(29))),
+    "name of a Windows device": ("CON.png", encoded(noisy_image(30))),
+    "names that differ in case only": ("con.png", encoded(noisy_image(31))),
+    "quotes and commas in the name": ('"a", b.png', encoded(noisy_image(32))),
+    "folder in a class folder": ("deep/er/1.png", encoded(noisy_image(33))),
 }
 BAD = {
     "truncated": ("truncated.jpg", JPEG[: len(JPEG) // 2]),
     "truncated by ten bytes": ("truncated by ten.jpg", JPEG[:-10]),
     "zero bytes": ("empty.jpg", b""),
-    "text called .jpg": ("text.jpg", b"no picture"),
+    "text called .jpg": ("text.jpg", b"no image"),
     "web page called .jpg": ("page.jpg", b"<!doctype html><html></html>"),
     "zeros": ("zeros.jpg", bytes(10_000)),
     "20,000x20,000 pixels": ("bomb.png", flat_png(20_000)),
@@ -132,15 +111,9 @@ BAD = {
     "PNG with an enormous text": ("enormous.png", enormous_text()),
     "HEIC": ("phone.heic", b"\0\0\0\x18ftypheic" + bytes(99)),
     "SVG": ("drawing.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
-    "EPS, which Pillow would give to another program": (
-        "program.jpg",
-        encoded(picture(34), "EPS"),
-    ),
-    "32-bit floats": (
-        "float.tiff",
-        encoded(Image.fromarray(np.random.default_rng(0).random((9, 9), np.float32)), "TIFF"),
-    ),
-    "archive among the pictures": ("more.zip", b"PK\x05\x06" + bytes(18)),
+    "EPS, which Pillow would give to another program": ("a.jpg", encoded(noisy_image(34), "EPS")),
+    "32-bit floats": ("float.tiff", encoded(Image.fromarray(FLOATS), "TIFF")),
+    "archive among the images": ("more.zip", b"PK\x05\x06" + bytes(18)),
     "Thumbs.db": ("Thumbs.db", b"\xd0\xcf\x11\xe0" + bytes(99)),
     "desktop.ini": ("desktop.ini", b"[ViewState]"),
 }
@@ -150,11 +123,11 @@ HIDDEN = [".DS_Store", "._cat.jpg", "__MACOSX/cat.jpg", ".hidden/cat.jpg"]
 @pytest.fixture(scope="module")
 def downloaded(
     make_project: Callable[[Path], Project],
-    pictures: Path,
+    images: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Project, subprocess.CompletedProcess]:
     """A project that has downloaded and prepared three classes, one with all of these files."""
-    source = shutil.copytree(pictures, tmp_path_factory.mktemp("bad data") / "pictures")
+    source = shutil.copytree(images, tmp_path_factory.mktemp("bad data") / "images")
     for name, content in [*GOOD.values(), *BAD.values(), *((name, JPEG) for name in HIDDEN)]:
         path = source / "red" / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -168,34 +141,21 @@ def downloaded(
     (source / "loop").symlink_to(".")
     (source / "itself").symlink_to("itself")
     project = make_project(tmp_path_factory.mktemp("project"))
-    project.set_params({"download": {"source": str(source)}})
-    return project, project.run("python", "src/download.py")
+    return project, project.download(source)
 
 
-def listed(project: Project) -> dict[str, str]:
-    with (project.root / "data/unreadable.csv").open(encoding="utf-8", newline="") as file:
-        return {row["path"]: row["reason"] for row in csv.DictReader(file)}
-
-
-def kinds(files: dict, outcome: str) -> list:
-    return [
-        pytest.param(name, id=what, marks=pytest.mark.fault("Data", what, outcome))
-        for what, (name, _) in files.items()
-    ]
-
-
-@pytest.mark.parametrize("name", kinds(GOOD, USED))
+@pytest.mark.parametrize("name", [data(what, "used", name) for what, (name, _) in GOOD.items()])
 def test_it_is_used(downloaded, name: str):
     project, _ = downloaded
     assert (project.root / "data/raw/red" / name).is_file()
-    assert f"red/{name}" not in listed(project)
+    assert f"red/{name}" not in project.unreadable()
 
 
-@pytest.mark.parametrize("name", kinds(BAD, LEFT_OUT))
+@pytest.mark.parametrize("name", [data(what, LEFT_OUT, name) for what, (name, _) in BAD.items()])
 def test_it_is_left_out(downloaded, name: str):
     project, _ = downloaded
     assert not (project.root / "data/raw/red" / name).exists()
-    reason = listed(project)[f"red/{name}"]
+    reason = project.unreadable()[f"red/{name}"]
     assert reason and len(reason.splitlines()) == 1 and str(project.root) not in reason
 
 
@@ -205,18 +165,15 @@ def test_hidden_files_are_passed_over(downloaded, record_property):
     project, _ = downloaded
     files = project.files("data/raw")
     assert not [name for name in files if "/." in name or "__MACOSX" in name]
-    assert not {f"red/{name}" for name in HIDDEN} & set(listed(project))
+    assert not {f"red/{name}" for name in HIDDEN} & set(project.unreadable())
 
 
 @pytest.mark.fault("Data", "pipe, socket, link to nowhere, link in a circle", "passed over")
 def test_what_is_no_file_is_passed_over(downloaded, record_property):
     record_property("injections", 6)
     project, _ = downloaded
-    assert sorted(path.name for path in (project.root / "data/raw").iterdir()) == [
-        "blue",
-        "green",
-        "red",
-    ]
+    classes = sorted(path.name for path in (project.root / "data/raw").iterdir())
+    assert classes == ["blue", "green", "red"]
     assert len(project.files("data/raw")) == 90 + len(GOOD) + 1
     assert (project.root / "data/raw/red/linked.png").is_file()
 
@@ -230,34 +187,18 @@ def test_nothing_else_is_said(downloaded):
     project, done = downloaded
     assert not written(done)
     assert f"{len(BAD)} files left out" in done.stdout
-    assert len(listed(project)) == len(BAD)
+    assert len(project.unreadable()) == len(BAD)
 
 
 def test_all_that_is_used_can_be_prepared(downloaded):
     project, _ = downloaded
     done = project.run("python", "src/prepare.py")
     assert not written(done)
-    with (project.root / "data/prepared/images.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    names = {row["path"] for row in rows}
+    names = {row["path"] for row in project.rows("data/prepared/images.csv")}
     assert {f"red/{name}" for name, _ in GOOD.values()} <= names
-    arrays = [
-        np.load(project.root / f"data/prepared/{split}-00000.npy") for split in ("train", "test")
-    ]
-    assert all(array.shape[2:] == (16, 16, 3) for array in arrays)
-
-
-def download(project: Project, source: Path, fails: bool = False) -> str:
-    """The output, or the one line of an error."""
-    project.set_params({"download": {"source": str(source)}})
-    done = project.run("python", "src/download.py", fails=fails)
-    if not fails:
-        return done.stdout
-    assert "Traceback" not in done.stderr
-    line = done.stderr.splitlines()[-1]
-    assert line.startswith("error: ") and done.stderr.count("error: ") == 1
-    assert not list((project.root / "data").glob("raw")) and not done.stdout
-    return line
+    for split in ("train", "test"):
+        array = np.load(project.root / f"data/prepared/{split}-00000.npy")
+        assert array.shape[2:] == (16, 16, 3)
 
 
 @pytest.mark.fault(
@@ -268,37 +209,31 @@ def test_pet_images(project: Project, tmp_path: Path):
     with zipfile.ZipFile(archive, "w") as target:
         for number, kind in enumerate(("Cat", "Dog")):
             for index in range(20):
-                image = picture(100 * number + index)
+                image = noisy_image(100 * number + index)
                 target.writestr(f"PetImages/{kind}/{index}.jpg", encoded(image, "JPEG"))
             target.writestr(f"PetImages/{kind}/Thumbs.db", b"\xd0\xcf\x11\xe0" + bytes(99))
         target.writestr("PetImages/Cat/666.jpg", b"")
         target.writestr("PetImages/Dog/11702.jpg", b"")
         target.writestr("PetImages/Cat/10404.jpg", JPEG[:300])
-        target.writestr("PetImages/Dog/9500.jpg", encoded(picture(1000), "GIF"))
-        target.writestr("PetImages/Dog/11233.jpg", encoded(picture(1001), "BMP"))
+        target.writestr("PetImages/Dog/9500.jpg", encoded(noisy_image(1000), "GIF"))
+        target.writestr("PetImages/Dog/11233.jpg", encoded(noisy_image(1001), "BMP"))
         target.writestr("readme[1].txt", "terms")
         target.writestr("MSR-LA - 3467.docx", b"PK")
-    assert "5 files left out" in download(project, archive)
-    assert list(listed(project)) == [
-        "Cat/10404.jpg",
-        "Cat/666.jpg",
-        "Cat/Thumbs.db",
-        "Dog/11702.jpg",
-        "Dog/Thumbs.db",
-    ]
+    assert "5 files left out" in project.download(archive).stdout
+    cats = ["Cat/10404.jpg", "Cat/666.jpg", "Cat/Thumbs.db"]
+    assert list(project.unreadable()) == [*cats, "Dog/11702.jpg", "Dog/Thumbs.db"]
     assert len(project.files("data/raw/Cat")) == 20 and len(project.files("data/raw/Dog")) == 22
 
 
-def refused(what: str, name: str, message: str) -> object:
-    marks = pytest.mark.fault("Data", what, "refused in one line")
-    return pytest.param(name, message, id=what, marks=marks)
+def refused(what: str, *values: str) -> object:
+    return data(what, "refused in one line", *values)
 
 
 @pytest.mark.parametrize(
     ("case", "message"),
     [
-        refused("empty class", "empty", "green has no picture that can be decoded (the folder is"),
-        refused("class with damaged pictures only", "damaged", "green has no picture that can be"),
+        refused("empty class", "empty", "green has no image that can be decoded (the folder is"),
+        refused("class with damaged images only", "damaged", "green has no image that can be"),
         refused("one class only", "one", "found 1 class folders; allowed: two or more"),
         refused("no class", "none", "found 0 class folders; allowed: two or more"),
         refused("archive in an archive", "nested", "found 0 class folders; allowed: two or more"),
@@ -306,9 +241,9 @@ def refused(what: str, name: str, message: str) -> object:
     ],
 )
 def test_datasets_that_are_refused(
-    project: Project, pictures: Path, tmp_path: Path, case: str, message: str
+    project: Project, images: Path, tmp_path: Path, case: str, message: str
 ):
-    source = shutil.copytree(pictures, tmp_path / "source")
+    source = shutil.copytree(images, tmp_path / "source")
     if case == "empty":
         shutil.rmtree(source / "green")
         (source / "green/deep").mkdir(parents=True)
@@ -324,40 +259,39 @@ def test_datasets_that_are_refused(
         for folder in ("blue", "green", "red"):
             shutil.rmtree(source / folder)
     elif case == "nested":
-        inner = shutil.make_archive(str(tmp_path / "inner/pictures"), "zip", source)
+        inner = shutil.make_archive(str(tmp_path / "inner/images"), "zip", source)
         source = Path(shutil.make_archive(str(tmp_path / "outer"), "tar", Path(inner).parent))
     else:
         Path(os.fsdecode(bytes(source) + b"/red/gr\xfc\xdf.png")).write_bytes(JPEG)
         source = Path(shutil.make_archive(str(tmp_path / "latin"), "tar", source))
-    assert message in download(project, source, fails=True)
+    done = project.download(source, fails=True)
+    *_, last = done.stderr.splitlines()
+    assert message in last and last == one_error(done.stderr) and not done.stdout
+    assert not (project.root / "data/raw").exists()
 
 
 @pytest.mark.fault(
-    "Data", "the same picture in two classes", "left out of all splits, listed in images.csv"
+    "Data", "the same image in two classes", "left out of all splits, listed in images.csv"
 )
-def test_a_picture_in_two_classes_is_not_learned(project: Project, pictures: Path, tmp_path: Path):
-    source = shutil.copytree(pictures, tmp_path / "source")
+def test_a_image_in_two_classes_is_not_learned(project: Project, images: Path, tmp_path: Path):
+    source = shutil.copytree(images, tmp_path / "source")
     shutil.copy(source / "red/00.png", source / "blue/twin.png")
-    download(project, source)
+    project.download(source)
     assert "2 contradiction" in project.run("python", "src/prepare.py").stdout
-    with (project.root / "data/prepared/images.csv").open() as file:
-        splits = {row["path"]: row["split"] for row in csv.DictReader(file)}
+    splits = project.splits()
     assert splits["red/00.png"] == splits["blue/twin.png"] == "contradiction"
 
 
-@pytest.mark.fault("Data", "picture damaged after the download", "one line that names the file")
-def test_a_picture_that_was_damaged_later_is_named(project: Project, pictures: Path):
-    download(project, pictures)
+@pytest.mark.fault("Data", "image damaged after the download", "one line that names the file")
+def test_a_image_that_was_damaged_later_is_named(project: Project, images: Path):
+    project.download(images)
     (project.root / "data/raw/red/00.png").write_bytes(b"damaged")
-    done = project.run("python", "src/prepare.py", fails=True)
-    assert "Traceback" not in done.stderr
-    assert "error: data/raw/red/00.png: cannot identify image file" in done.stderr
+    line = project.error("python", "src/prepare.py")
+    assert line.startswith("error: data/raw/red/00.png: cannot identify image file")
     assert not (project.root / "data/prepared").exists()
 
 
 @pytest.mark.fault("Data", "no data/raw", "one line that names the folder")
 def test_without_a_download_there_is_nothing_to_prepare(project: Project):
-    done = project.run("python", "src/prepare.py", fails=True)
-    assert (
-        done.stderr.startswith("error: data/raw not found") and len(done.stderr.splitlines()) == 1
-    )
+    (line,) = project.run("python", "src/prepare.py", fails=True).stderr.splitlines()
+    assert line.startswith("error: data/raw not found")

@@ -1,17 +1,16 @@
 """src/download.py and the datasets that it can bring."""
 
-import csv
 import gzip
 import hashlib
 import io
 import itertools
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,16 +18,26 @@ import pytest
 from PIL import Image
 
 import download
-from conftest import Project, serve_folder, write_picture
-from http_server import Fault, FileServer, Request, cut, file_server, page, stall, status, trickle
-from image_classifier import datasets
-from image_classifier.errors import InputError
-from image_classifier.params import DownloadParams
-
-
-def unreadable(project: Project) -> dict[str, str]:
-    with (project.root / "data/unreadable.csv").open(encoding="utf-8", newline="") as file:
-        return {row["path"]: row["reason"] for row in csv.DictReader(file)}
+from helpers.fault_table import faulty
+from helpers.http_server import (
+    Fault,
+    FileServer,
+    Request,
+    cut,
+    file_server,
+    nobody_listens,
+    page,
+    serve_folder,
+    stall,
+    status,
+    trickle,
+)
+from helpers.images import write_image
+from helpers.project import Project
+from helpers.running import Run
+from image_classifier.common.errors import InputError
+from image_classifier.common.params import DownloadParams
+from image_classifier.sources import datasets
 
 
 def counts(folder: Path) -> dict[str, int]:
@@ -45,48 +54,44 @@ def test_digits_are_class_folders_of_pngs(project: Project):
     assert counts(project.root / "data/raw") == expected
     with Image.open(next((project.root / "data/raw/0").iterdir())) as image:
         assert (image.mode, image.size, image.getextrema()) == ("L", (8, 8), (0, 255))
-    assert not unreadable(project)
+    assert not project.unreadable()
 
 
-def test_own_pictures_from_a_folder_an_archive_and_a_url(
-    project: Project, pictures: Path, tmp_path: Path
+def test_own_images_from_a_folder_an_archive_and_a_url(
+    project: Project, images: Path, tmp_path: Path
 ):
-    archive = shutil.make_archive(str(tmp_path / "served" / "pictures"), "zip", pictures)
+    archive = shutil.make_archive(str(tmp_path / "served" / "images"), "zip", images)
     raw = []
     with serve_folder(tmp_path / "served") as address:
-        for source in (str(pictures), archive, f"{address}/pictures.zip"):
-            project.set_params({"download": {"source": source}})
-            project.run("python", "src/download.py")
+        for source in (str(images), archive, f"{address}/images.zip"):
+            project.download(source)
             raw.append(project.files("data/raw"))
     assert len(raw[0]) == 90
     assert raw[0] == raw[1] == raw[2]
 
 
-def test_damaged_pictures_are_left_out_and_listed(project: Project, pictures: Path, tmp_path: Path):
-    source = shutil.copytree(pictures, tmp_path / "source")
-    (source / "red/notes.txt").write_text("no picture")
+def test_damaged_images_are_left_out_and_listed(project: Project, images: Path, tmp_path: Path):
+    source = shutil.copytree(images, tmp_path / "source")
+    (source / "red/notes.txt").write_text("no image")
     (source / "red/30.png").write_bytes((source / "red/00.png").read_bytes()[:500])
     (source / "blue/a, b.png").touch()
-    project.set_params({"download": {"source": str(source)}})
-    done = project.run("python", "src/download.py")
-    assert "3 files left out" in done.stdout
-    reasons = unreadable(project)
+    assert "3 files left out" in project.download(source).stdout
+    reasons = project.unreadable()
     assert list(reasons) == ["blue/a, b.png", "red/30.png", "red/notes.txt"]
     assert all(reasons.values())
     assert counts(project.root / "data/raw") == {"blue": 30, "green": 30, "red": 30}
 
 
-def test_a_class_without_pictures_is_an_error_and_the_old_data_stay(
-    project: Project, pictures: Path, tmp_path: Path
+def test_a_class_without_images_is_an_error_and_the_old_data_stay(
+    project: Project, images: Path, tmp_path: Path
 ):
     project.run("python", "src/download.py")
     before = project.files("data")
-    source = shutil.copytree(pictures, tmp_path / "source")
+    source = shutil.copytree(images, tmp_path / "source")
     for path in (source / "red").iterdir():
         path.write_bytes(b"damaged")
-    project.set_params({"download": {"source": str(source)}})
-    done = project.run("python", "src/download.py", fails=True)
-    assert done.stderr.splitlines()[-1].startswith("error: download: red has no picture")
+    done = project.download(source, fails=True)
+    assert done.stderr.splitlines()[-1].startswith("error: download: red has no image")
     assert "red/00.png" in done.stderr and "Traceback" not in done.stderr
     assert project.files("data") == before
 
@@ -142,12 +147,12 @@ def test_other_contents_than_fashion_mnist_are_refused(fashion_mnist: Path):
 
 
 @pytest.fixture(scope="module")
-def archive(pictures: Path) -> bytes:
-    """The pictures in a zip, in the same bytes each time."""
+def archive(images: Path) -> bytes:
+    """The images in a zip, in the same bytes each time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        for path in sorted(pictures.rglob("*.png")):
-            file.write(path, path.relative_to(pictures))
+        for path in sorted(images.rglob("*.png")):
+            file.write(path, path.relative_to(images))
     return buffer.getvalue()
 
 
@@ -158,11 +163,10 @@ def server(archive: bytes) -> Iterator[FileServer]:
 
 
 @pytest.fixture
-def old_data(project: Project, tmp_path: Path, pictures: Path) -> dict[str, bytes]:
+def old_data(project: Project, tmp_path: Path, images: Path) -> dict[str, bytes]:
     """What an earlier run left below data."""
-    fewer = shutil.copytree(pictures, tmp_path / "fewer", ignore=shutil.ignore_patterns("2*"))
-    project.set_params({"download": {"source": str(fewer)}})
-    project.run("python", "src/download.py")
+    fewer = shutil.copytree(images, tmp_path / "fewer", ignore=shutil.ignore_patterns("2*"))
+    project.download(fewer)
     return project.files("data")
 
 
@@ -181,52 +185,44 @@ def error_line(stderr: str) -> str:
     return line
 
 
-fault = pytest.mark.fault
+network = partial(faulty, "Network")
 OLD_STAY = "one line with address and way out; old data stay"
 WEB_PAGE = page(b"\n<!DOCTYPE html><html><body>Please log in</body></html>")
-FAILURES = [
-    pytest.param(status(404), "(404 Not Found)", id="404", marks=fault("Network", "404", OLD_STAY)),
-    pytest.param(
-        cut(1000),
-        "4,000 of ",
-        id="cut",
-        marks=fault("Network", "connection cut every time", OLD_STAY),
-    ),
-    pytest.param(
-        WEB_PAGE,
-        "is a web page, not an archive",
-        id="page",
-        marks=fault("Network", "a web page instead of an archive", OLD_STAY),
-    ),
-    pytest.param(
-        lambda request: request.answer(limit=10_000, length=10_000),
-        "is neither a zip nor a tar archive",
-        id="short",
-        marks=fault("Network", "half of the file, announced as the whole", OLD_STAY),
-    ),
-    pytest.param(
-        stall(1000),
-        "no byte came for 30 seconds",
-        id="stall",
-        marks=[fault("Network", "stall of 30 seconds every time", OLD_STAY), pytest.mark.slow],
-    ),
-    pytest.param(
-        trickle(1),
-        "less than 1,000 bytes came per second",
-        id="trickle",
-        marks=[fault("Network", "a byte per second every time", OLD_STAY), pytest.mark.slow],
-    ),
-]
+LONG = [pytest.mark.exhaustive]
 
 
-@pytest.mark.parametrize(("always", "reason"), FAILURES)
+@pytest.mark.parametrize(
+    ("always", "reason"),
+    [
+        network("404", OLD_STAY, status(404), "(404 Not Found)"),
+        network("connection cut every time", OLD_STAY, cut(1000), "4,000 of "),
+        network(
+            "a web page instead of an archive", OLD_STAY, WEB_PAGE, "is a web page, not an archive"
+        ),
+        network(
+            "half of the file, announced as the whole",
+            OLD_STAY,
+            lambda request: request.answer(limit=10_000, length=10_000),
+            "is neither a zip nor a tar archive",
+        ),
+        network(
+            *("stall of 30 seconds every time", OLD_STAY),
+            *(stall(1000), "no byte came for 30 seconds"),
+            marks=LONG,
+        ),
+        network(
+            *("a byte per second every time", OLD_STAY),
+            *(trickle(1), "less than 1,000 bytes came per second"),
+            marks=LONG,
+        ),
+    ],
+)
 def test_a_failed_download_leaves_the_old_data(
     project: Project, old_data: dict[str, bytes], server: FileServer, always: Fault, reason: str
 ):
     server.always = always
-    project.set_params({"download": {"source": server.url}})
     started = time.monotonic()
-    line = error_line(project.run("python", "src/download.py", fails=True).stderr)
+    line = error_line(project.download(server.url, fails=True).stderr)
     assert time.monotonic() - started < 400
     assert line.startswith(f"error: {server.url} ") and reason in line
     assert line.endswith("name another place as download.source")
@@ -240,12 +236,12 @@ def test_a_failed_download_leaves_the_old_data(
 
 @pytest.mark.fault("Network", "connection refused", OLD_STAY)
 def test_a_refused_connection_leaves_the_old_data(project: Project, old_data: dict[str, bytes]):
-    with socket.socket() as unused:
-        unused.bind(("127.0.0.1", 0))  # nobody listens
-        url = f"http://127.0.0.1:{unused.getsockname()[1]}/pets.zip"
-        project.set_params({"download": {"source": url}})
-        line = error_line(project.run("python", "src/download.py", fails=True).stderr)
-    assert line.startswith(f"error: {url} could not be downloaded (") and "refused" in line
+    with nobody_listens() as address:
+        line = error_line(project.download(f"{address}/pets.zip", fails=True).stderr)
+    assert (
+        line.startswith(f"error: {address}/pets.zip could not be downloaded (")
+        and "refused" in line
+    )
     assert_untouched(project, old_data)
 
 
@@ -253,8 +249,7 @@ def test_a_refused_connection_leaves_the_old_data(project: Project, old_data: di
 def test_a_wrong_checksum_leaves_the_old_data(
     project: Project, old_data: dict[str, bytes], server: FileServer
 ):
-    project.set_params({"download": {"source": server.url, "sha256": "0" * 64}})
-    line = error_line(project.run("python", "src/download.py", fails=True).stderr)
+    line = error_line(project.download(server.url, fails=True, sha256="0" * 64).stderr)
     assert line.startswith(f"error: download.sha256: {server.url} has ")
     assert line.endswith("correct it, or name another place as download.source")
     assert project.files("data") == old_data
@@ -262,26 +257,14 @@ def test_a_wrong_checksum_leaves_the_old_data(
 
 def kill_when(project: Project, reached: Callable[[], bool]) -> None:
     """Start the download, and kill it with SIGKILL when `reached` says so."""
-    with subprocess.Popen(
-        ["python", "src/download.py"],
-        cwd=project.root,
-        env=project.environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    ) as process:
-        try:
-            deadline = time.monotonic() + 60
-            while not reached():
-                assert process.poll() is None and time.monotonic() < deadline
-                time.sleep(0.01)
-        finally:
-            process.kill()
-    assert process.returncode == -signal.SIGKILL
+    with Run(project, ("python", "src/download.py")) as run:
+        run.wait_for(reached)
+    assert run.process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.fault("Process", "kill -9 in the middle of a download", "the same command goes on")
 def test_a_killed_download_goes_on(
-    project: Project, old_data: dict[str, bytes], server: FileServer, pictures: Path
+    project: Project, old_data: dict[str, bytes], server: FileServer, images: Path
 ):
     half = len(server.content) // 2
     partial = project.root / "data/.download/downloaded/archive.partial"
@@ -295,15 +278,14 @@ def test_a_killed_download_goes_on(
     assert server.ranges_asked == [None, f"bytes={half}-"]
     assert server.sent == len(server.content)
     interrupted = project.files("data")
-    project.set_params({"download": {"source": str(pictures)}})
-    project.run("python", "src/download.py")
+    project.download(images)
     assert interrupted == project.files("data")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.fault("Process", "kill -9 at any moment of a download", "the same command goes on")
 def test_a_run_killed_again_and_again_ends_with_the_same_data(
-    project: Project, server: FileServer, pictures: Path, record_property: Callable
+    project: Project, server: FileServer, images: Path, record_property: Callable
 ):
     moments = np.random.default_rng(0).uniform(0.5, 4, 15)
     server.always = lambda request: request.answer(limit=len(server.content) // 4)
@@ -322,8 +304,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_data(
     server.always = None
     project.run("python", "src/download.py")
     interrupted = project.files("data")
-    project.set_params({"download": {"source": str(pictures)}})
-    project.run("python", "src/download.py")
+    project.download(images)
     assert interrupted == project.files("data")
 
 
@@ -335,13 +316,13 @@ class Killed(BaseException):
     "Process", "killed before or after each rename of the data", "the old data or the new, complete"
 )
 def test_data_are_never_half_replaced(
-    project: Project, pictures: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable
+    project: Project, images: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable
 ):
     monkeypatch.chdir(project.root)
     download.main()
     old = project.files("data/raw")
     for name, color in (("black", (0, 0, 0)), ("white", (255, 255, 255))):
-        write_picture(project.root / "other" / name / "0.png", color, seed=0)
+        write_image(project.root / "other" / name / "0.png", color, seed=0)
     for moment in range(6):
         calls = itertools.count()
 
@@ -366,7 +347,7 @@ def test_data_are_never_half_replaced(
         assert found == old if moment < 3 else len(found) == 2, moment
         assert not (project.root / "data/.download").exists()
 
-        project.set_params({"download": {"source": str(pictures)}})
+        project.set_params({"download": {"source": str(images)}})
         download.main()
         assert project.files("data/raw") == old
     record_property("injections", 6)
@@ -425,8 +406,8 @@ def test_fashion_mnist_goes_on_with_the_files_that_are_missing(fashion_mnist: Pa
 @pytest.mark.fault("Network", "a web page instead of a file of Fashion-MNIST", OLD_STAY)
 def test_a_web_page_instead_of_fashion_mnist(project: Project, server: FileServer):
     server.always = WEB_PAGE
-    project.set_params({"download": {"dataset": "fashion_mnist", "source": f"{server.address}/"}})
-    line = error_line(project.run("python", "src/download.py", fails=True).stderr)
+    done = project.download(f"{server.address}/", fails=True, dataset="fashion_mnist")
+    line = error_line(done.stderr)
     assert line.startswith(f"error: {server.address}/train-images-idx3-ubyte.gz: Not a gzipped")
     assert line.endswith("; name another place as download.source")
     assert not project.files("data/raw", "data/.download")

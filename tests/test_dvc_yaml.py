@@ -2,21 +2,39 @@
 
 import ast
 import hashlib
+import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ruamel.yaml import YAML
 
-from conftest import REPOSITORY
+from helpers.project import REPOSITORY, Project
 
 SOURCES = REPOSITORY / "src"
+PACKAGE = SOURCES / "image_classifier"
 PIPELINE = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")
 STAGES = PIPELINE["stages"]
+# What each folder may import stands before it. An edit of a module in it asks for these stages;
+# later ones follow only if the outputs of these change.
+FOLDERS = {
+    "common": ["download", "prepare", "train", "evaluate"],
+    "sources": ["download"],
+    "computing": ["prepare", "train", "evaluate"],
+    "networks": ["prepare", "train"],
+    "preparation": ["prepare"],
+    "outputs": ["train", "evaluate"],
+    "training": ["train"],
+    "evaluation": ["evaluate"],
+    "experiments": [],
+    "comparison": [],
+    "prediction": [],
+    "sweeps": [],
+}
 
 
-def imported_modules(path: Path) -> set[Path]:
-    """The files of this repository that a file imports, at its top or in functions, and theirs."""
-    found = set()
+def imports_of(path: Path) -> Iterator[Path]:
+    """The files of this repository that a file imports, at its top or in functions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         names = []
         if isinstance(node, ast.Import):
@@ -26,17 +44,69 @@ def imported_modules(path: Path) -> set[Path]:
         for name in names:
             module = SOURCES / f"{name.replace('.', '/')}.py"
             if module.exists():
-                found |= {module} | imported_modules(module)
+                yield module
+
+
+def all_imports_of(path: Path) -> set[Path]:
+    """As `imports_of`, and what these files import."""
+    found, unread = set(), [path]
+    while unread:
+        new = set(imports_of(unread.pop())) - found
+        found |= new
+        unread += new
     return found
 
 
+def modules_below(path: Path) -> set[Path]:
+    """The modules below a folder, or a module itself; not the maps of folders."""
+    return {file for file in path.rglob("*.py") if file.stem != "__init__"} or {path}
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_a_stage_depends_on_exactly_the_modules_it_imports(stage: str):
+def test_a_stage_depends_on_exactly_what_it_imports(stage: str):
     script = SOURCES / f"{stage}.py"
     assert STAGES[stage]["cmd"] == f"python src/{stage}.py"
-    declared = {path for path in STAGES[stage]["deps"] if path.startswith("src/")}
-    imported = {path.relative_to(REPOSITORY).as_posix() for path in imported_modules(script)}
-    assert declared == {f"src/{stage}.py"} | imported
+    sources = [REPOSITORY / path for path in STAGES[stage]["deps"] if path.startswith("src/")]
+    declared = set().union(*map(modules_below, sources))
+    assert declared == {script} | all_imports_of(script)
+
+
+def test_folders_have_a_map_and_import_nothing_upwards():
+    assert {path.name for path in PACKAGE.iterdir()} - {"__pycache__"} == set(FOLDERS)
+    order = list(FOLDERS)
+    for position, folder in enumerate(order):
+        text = (PACKAGE / folder / "__init__.py").read_text(encoding="utf-8")
+        (docstring,) = ast.parse(text).body  # nothing else: no stage depends on it alone
+        listed = [line.split()[0] for line in docstring.value.value.splitlines() if "   " in line]
+        for module in modules_below(PACKAGE / folder):
+            assert module.stem in listed, module
+            for imported in imports_of(module):
+                allowed = [PACKAGE / name for name in order[: position + 1]]
+                assert imported.parent in allowed, f"{module} imports {imported}"
+
+
+def test_what_people_see_of_it_stays_short():
+    sources = {path for stage in STAGES.values() for path in stage["deps"] if "src/" in path}
+    assert len(sources) <= 12  # columns of `dvc exp show`
+    assert all(len(stage["deps"]) <= 10 and stage["desc"] for stage in STAGES.values())
+    assert len((REPOSITORY / "dvc.yaml").read_text().splitlines()) <= 240
+
+
+def test_an_edit_asks_for_the_stages_that_it_concerns(trained_project: Project):
+    folders = trained_project.root / "src/image_classifier"
+    for folder, stages in FOLDERS.items():
+        module = min(modules_below(folders / folder))
+        text = module.read_text(encoding="utf-8")
+        module.write_text(f"{text}\n# edited\n", encoding="utf-8")
+        status = json.loads(trained_project.run("dvc", "status", "--json").stdout)
+        module.write_text(text, encoding="utf-8")
+        assert list(status) == stages, folder
+
+
+def test_what_python_leaves_beside_the_sources_is_no_edit(trained_project: Project):
+    trained_project.run("python", "-m", "compileall", "-q", "src")
+    assert list((trained_project.root / "src/image_classifier/common").glob("__pycache__/*.pyc"))
+    assert "up to date" in trained_project.run("dvc", "status").stdout
 
 
 def test_the_lock_is_true():
@@ -54,14 +124,24 @@ def test_the_lock_is_true():
         assert {dependency["path"] for dependency in locked["deps"]} == set(stage["deps"])
         for dependency in locked["deps"]:
             path = dependency["path"]
-            if path not in hashes:
-                hashes[path] = hashlib.md5((REPOSITORY / path).read_bytes()).hexdigest()
-            assert dependency["md5"] == hashes[path], f"{name}: {path}"
+            expected = hashes.get(path) or md5_of(REPOSITORY / path)
+            assert dependency["md5"] == expected, f"{name}: {path}"
         values = locked["params"]["params.yaml"]
         assert values.keys() == set(stage["params"])
         for key, value in values.items():
             section, _, rest = key.partition(".")
             assert value == (params[section][rest] if rest else params[section]), f"{name}: {key}"
+
+
+def md5_of(path: Path) -> str:
+    """A source or a folder of sources, as DVC hashes it."""
+    if path.is_file():
+        return hashlib.md5(path.read_bytes()).hexdigest()
+    files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix != ".pyc")
+    entries = [
+        {"md5": md5_of(file), "relpath": file.relative_to(path).as_posix()} for file in files
+    ]
+    return f"{hashlib.md5(json.dumps(entries).encode()).hexdigest()}.dir"
 
 
 def test_plots_are_declared_once():

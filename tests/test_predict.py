@@ -15,23 +15,23 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from conftest import REPOSITORY
-from image_classifier.errors import InputError
-from image_classifier.images import load_batches
-from image_classifier.metadata import describe_training
-from image_classifier.model import load_model, save_model
-from image_classifier.networks import build_networks
-from image_classifier.params import Params, read_params
-from image_classifier.tensorflow_setup import keras
-from predict import explanation_path, find_pictures
+from helpers.project import REPOSITORY, run_python
+from image_classifier.common.errors import InputError
+from image_classifier.common.images import load_batches
+from image_classifier.common.params import Params, read_params
+from image_classifier.computing.tensorflow_setup import keras
+from image_classifier.outputs.metadata import describe_training
+from image_classifier.outputs.model_file import load_model, save_model
+from image_classifier.training.classifier import build_networks
+from predict import explanation_path, find_image_files
 
 SCRIPT = REPOSITORY / "src/predict.py"
 CLASS_NAMES = ["blue", "green", "紅, red"]
 
 
 @pytest.fixture(scope="session")
-def model_file(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network that knows the colours of `pictures`, alone in a folder."""
+def model_file(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network that knows the colours of `images`, alone in a folder."""
     values = read_params(REPOSITORY / "params.yaml").model_dump()
     values["prepare"].update(image_size=16, color_mode="rgb")
     values["model"].update(conv1_filters=4, conv2_filters=4, dense_units=8)
@@ -40,7 +40,7 @@ def model_file(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     network, model = build_networks(params, class_count=3)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     network.compile(optimizer=keras.optimizers.Adam(0.01), loss=loss)
-    paths = sorted(pictures.rglob("*.png"))
+    paths = sorted(images.rglob("*.png"))
     pixels = np.concatenate(list(load_batches(paths, 90, 16, "rgb")))
     network.fit(pixels, np.repeat([0, 1, 2], 30), epochs=8, batch_size=10, verbose=0)
     path = tmp_path_factory.mktemp("model") / "colours.keras"
@@ -50,13 +50,13 @@ def model_file(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 @pytest.fixture
-def here(tmp_path: Path, pictures: Path) -> Path:
-    """Where commands are run: a folder "photos" of pictures, one of which is damaged."""
+def here(tmp_path: Path, images: Path) -> Path:
+    """Where commands are run: a folder "photos" of images, one of which is damaged."""
     for name in ("blue", "red"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(5):
-            shutil.copy(pictures / name / f"{number:02}.png", tmp_path / "photos" / name)
-    good = (pictures / "blue/05.png").read_bytes()
+            shutil.copy(images / name / f"{number:02}.png", tmp_path / "photos" / name)
+    good = (images / "blue/05.png").read_bytes()
     (tmp_path / "photos/blue/03a damaged.png").write_bytes(good[: len(good) // 2])
     return tmp_path
 
@@ -65,14 +65,7 @@ def predict(
     here: Path, *arguments: str | Path, code: int = 0, **environment: str
 ) -> subprocess.CompletedProcess:
     """Run the command in `here`; it must end with `code`."""
-    done = subprocess.run(
-        [sys.executable, SCRIPT, *arguments],
-        cwd=here,
-        env={**os.environ, **environment},
-        capture_output=True,
-        encoding="utf-8",
-        errors="surrogateescape",
-    )
+    done = run_python(SCRIPT, *arguments, folder=here, **environment)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done
@@ -98,7 +91,7 @@ def test_a_damaged_file_is_reported_and_the_rest_go_on(here: Path, model_file: P
         assert len(result["top"]) == 2
 
     trained_on, damaged, last = done.stderr.splitlines()
-    assert trained_on.startswith(f"{model_file}: trained on 90 pictures of digits (3 classes: blue")
+    assert trained_on.startswith(f"{model_file}: trained on 90 images of digits (3 classes: blue")
     assert damaged.startswith("photos/blue/03a damaged.png: ") and "truncated" in damaged
     assert last == "error: 1 of 11 files could not be read"
 
@@ -112,9 +105,8 @@ def test_csv_keeps_names_whatever_they_are(here: Path, model_file: Path):
     header, *rows = csv.reader(io.StringIO(done.stdout))
     names = ["path", "class", "probability"]
     assert header == [*names, "class_2", "probability_2", "class_3", "probability_3"]
-    assert [row[0] for row in rows] == [f"photos/blue/{number:02}.png" for number in range(5)] + [
-        strange
-    ]
+    blue = [f"photos/blue/{number:02}.png" for number in range(5)]
+    assert [row[0] for row in rows] == [*blue, strange]
     assert [row[1] for row in rows] == ["blue"] * 5 + ["紅, red"]
     for row in rows:
         assert sum(map(float, row[2::2])) == pytest.approx(1, abs=3e-6)
@@ -135,7 +127,7 @@ def test_text_is_aligned(here: Path, model_file: Path):
         assert name in ("blue", CLASS_NAMES[2]) and 0.5 < float(probability) <= 1
 
 
-def test_each_picture_is_explained_in_a_file_of_its_own(here: Path, model_file: Path):
+def test_each_image_is_explained_in_a_file_of_its_own(here: Path, model_file: Path):
     options = ("--model", model_file, "--explain", "photos/heat maps", "--json")
     done = predict(here, "photos", *options, code=1)
     results = [json.loads(line) for line in done.stdout.splitlines()]
@@ -220,7 +212,7 @@ def test_files_in_the_order_of_the_arguments_each_once(
         Path(name).touch()
 
     def found(*arguments: str, left_out: Path | None = None) -> list[str]:
-        return [path.as_posix() for path in find_pictures(arguments, left_out)]
+        return [path.as_posix() for path in find_image_files(arguments, left_out)]
 
     everything = ["a/1.jpg", "a/[1].jpg", "a/deep/1.jpg", "b/1.jpg", "b/2.jpg", "c/1.jpg"]
     assert found(".") == everything
@@ -236,7 +228,7 @@ def test_files_in_the_order_of_the_arguments_each_once(
         found("a", "b", left_out=tmp_path / "b")
 
 
-def test_an_explanation_is_named_after_its_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_an_explanation_is_named_after_its_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     names = ["a/1.jpg", "a/1.png", "b/1.jpg", "a_b/1.jpg", "a/b/1.jpg"]
     drawn = {explanation_path(Path("maps"), Path(name)) for name in names}
     assert len(drawn) == len(names)

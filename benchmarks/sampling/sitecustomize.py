@@ -18,18 +18,18 @@ INTERVAL = 0.005
 PHASES = [
     ("subprocess.py", "wait", "a stage"),
     ("tensorflow_setup.py", "<module>", "TensorFlow start-up"),
-    ("evaluation.py", "<module>", "scikit-learn start-up"),
-    ("networks.py", "build_networks", "build the network"),
+    ("metrics.py", "<module>", "scikit-learn start-up"),
+    ("classifier.py", "build_networks", "build the network"),
     ("prepared.py", "open_splits", "data"),
     ("callback_list.py", "on_epoch_end", "logs and plots"),
     ("trainer.py", "fit", "fit"),
-    ("model.py", "save_model", "save the model"),
-    ("model.py", "load_model", "load the model"),
-    ("model.py", "predict_probabilities", "evaluate"),
-    ("evaluate.py", "check_against_files", "check the model on photos"),
+    ("model_file.py", "save_model", "save the model"),
+    ("model_file.py", "load_model", "load the model"),
+    ("predicting.py", "predict_probabilities", "evaluate"),
+    ("steps.py", "check_against_files", "check the model on photos"),
     ("live.py", None, "logs and plots"),
-    ("pictures.py", None, "logs and plots"),
-    ("evaluation.py", None, "evaluate"),
+    ("sheets.py", None, "logs and plots"),
+    ("metrics.py", None, "evaluate"),
 ]
 
 

@@ -1,19 +1,17 @@
 """A team's storage: clones that share a bucket or a folder for data, and a bare Git repository."""
 
-import hashlib
 import re
 import shutil
 import signal
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from conftest import Project, stages_run
-from machines import Bucket
-from made_experiments import save_experiment
-from running import Run
+from helpers.machines import Bucket
+from helpers.made_experiments import CACHE, cache_content, save_experiment
+from helpers.project import Project, stages_run
+from helpers.running import Run
 
 MODEL = "models/model.keras"
 TRAINING = ["train", "evaluate"]
@@ -40,6 +38,19 @@ class Team:
         self.first.run("git", "clone", "--quiet", str(self.origin), str(self.folder / name))
         return self._member(self.folder / name)
 
+    def members(self) -> list[Project]:
+        """Two of them who have all data."""
+        members = [self.clone(name) for name in ("one", "two")]
+        for member in members:
+            member.run("dvc", "pull")
+        return members
+
+    def reader(self) -> Project:
+        """One who has all experiments."""
+        reader = self.clone("reader")
+        reader.run("dvc", "exp", "pull", "origin")
+        return reader
+
     def _member(self, root: Path) -> Project:
         home = self.folder / f"home of {root.name}"
         home.mkdir()
@@ -54,10 +65,7 @@ def team(finished: Project, bucket: Bucket, tmp_path: Path) -> Team:
 
 def save_variant(project: Project, name: str, learning_rate: float, model: bytes) -> None:
     """Save an experiment that differs from the current commit in a parameter and in its model."""
-    known = hashlib.md5(model).hexdigest()
-    cached = project.root / ".dvc/cache/files/md5" / known[:2] / known[2:]
-    cached.parent.mkdir(parents=True, exist_ok=True)
-    cached.write_bytes(model)
+    known = cache_content(project.root / CACHE, model)
     lock = (project.root / "dvc.lock").read_text()
     earlier = re.search(rf"path: {MODEL}\n.*\n *md5: (\w+)", lock)[1]
     lock = lock.replace(earlier, known).replace(str((project.root / MODEL).stat().st_size), "9")
@@ -89,15 +97,15 @@ def go_on_elsewhere(team: Team) -> None:
     (shown,) = colleague.experiments().values()
     (expected,) = author.experiments().values()
     assert shown["metrics"] == expected["metrics"]
-    done = colleague.run("dvc", "exp", "run", "-S", "train.learning_rate=0.02")
-    assert stages_run(done.stdout) == TRAINING
+    assert colleague.experiment("train.learning_rate=0.02") == TRAINING
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_colleague_goes_on_from_a_shared_folder(finished: Project, tmp_path: Path):
     go_on_elsewhere(Team(tmp_path, finished, str(tmp_path / "shared folder")))
 
 
+@pytest.mark.slow
 def test_a_colleague_goes_on_from_a_bucket_without_computing_a_feature(
     make_project: Callable[[Path], Project], bucket: Bucket, tmp_path: Path
 ):
@@ -109,33 +117,30 @@ def test_a_colleague_goes_on_from_a_bucket_without_computing_a_feature(
     go_on_elsewhere(Team(tmp_path, project, f"s3://{bucket.name}/project"))
 
 
+@pytest.mark.slow
 def test_two_who_push_at_once_lose_nothing(team: Team):
-    members = [team.clone(name) for name in ("one", "two")]
+    members = team.members()
     for number, member in enumerate(members):
-        member.run("dvc", "pull")
         save_variant(member, f"mine-{number}", 0.1 + number, b"a model %d" % number)
         save_variant(member, "the-same", 0.5, b"its model")
     push_at_once(members)
 
-    reader = team.clone("reader")
-    reader.run("dvc", "exp", "pull", "origin")
+    reader = team.reader()
     for number in range(2):
         assert applied_model(reader, f"mine-{number}") == b"a model %d" % number
     assert applied_model(reader, "the-same") == b"its model"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_two_who_run_and_push_at_once_lose_nothing(team: Team):
-    members = [team.clone(name) for name in ("one", "two")]
+    members = team.members()
     for number, member in enumerate(members):
-        member.run("dvc", "pull")
         values = ("-S", f"train.learning_rate=0.0{number + 1}")
         done = member.run("dvc", "exp", "run", "--name", f"mine-{number}", *values)
         assert stages_run(done.stdout) == TRAINING
     push_at_once(members)
 
-    reader = team.clone("reader")
-    reader.run("dvc", "exp", "pull", "origin")
+    reader = team.reader()
     for number, member in enumerate(members):
         applied_model(reader, f"mine-{number}")
         assert reader.files("models", "dvclive") == member.files("models", "dvclive")
@@ -157,17 +162,15 @@ def push_at_once(members: list[Project]) -> None:
                 member.run(*command)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_of_two_experiments_of_one_name_both_are_kept(team: Team):
-    members = [team.clone(name) for name in ("one", "two")]
+    members = team.members()
     for number, member in enumerate(members):
-        member.run("dvc", "pull")
         save_variant(member, "name", 0.1 + number, b"a model %d" % number)
     members[0].run("dvc", "exp", "push", "origin")
-    refused = members[1].run("dvc", "exp", "push", "origin")
-    assert "diverged from remote experiment with the same name" in refused.stdout + refused.stderr
-    refused = members[1].run("dvc", "exp", "pull", "origin")
-    assert "diverged from remote experiment with the same name" in refused.stdout + refused.stderr
+    for command in ("push", "pull"):
+        done = members[1].run("dvc", "exp", command, "origin")
+        assert "diverged from remote experiment with the same name" in done.stdout + done.stderr
     assert applied_model(members[1], "name") == b"a model 1"
 
     members[1].run("git", "reset", "--hard", "--quiet")
@@ -180,14 +183,12 @@ def test_of_two_experiments_of_one_name_both_are_kept(team: Team):
         assert applied_model(reader, "name-of-two") == b"a model 1"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_push_that_was_killed_is_made_whole_by_pushing_again(team: Team):
     save_variant(team.first, "killed", 0.1, b"its model")
     listing = ("git", "-C", str(team.origin), "for-each-ref", "refs/exps")
     with Run(team.first, ("dvc", "exp", "push", "origin")) as push:
-        while not team.first.run(*listing).stdout:  # Git's part comes first
-            assert push.process.poll() is None
-            time.sleep(0.01)
+        push.wait_for(lambda: team.first.run(*listing).stdout)  # Git's part comes first
         push.signal(signal.SIGKILL, to_all=True)
 
     early = team.clone("early")
@@ -198,8 +199,8 @@ def test_a_push_that_was_killed_is_made_whole_by_pushing_again(team: Team):
         assert applied_model(reader, "killed") == b"its model"
 
 
-@pytest.mark.slow
-def test_trials_of_a_search_are_shared_like_other_experiments(team: Team):
+@pytest.mark.exhaustive
+def test_trials_of_a_sweep_are_shared_like_other_experiments(team: Team):
     team.first.run("python", "src/sweep.py", "--trials", "2")
     team.first.run("dvc", "exp", "push", "origin")
     colleague = team.clone("colleague")
@@ -209,5 +210,4 @@ def test_trials_of_a_search_are_shared_like_other_experiments(team: Team):
     for name in names:
         assert applied_model(colleague, name) == applied_model(team.first, name)
     colleague.run("dvc", "pull")
-    done = colleague.run("dvc", "exp", "run", "-S", "train.dropout=0.25")
-    assert stages_run(done.stdout) == TRAINING
+    assert colleague.experiment("train.dropout=0.25") == TRAINING

@@ -4,14 +4,15 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from conftest import Project
-from running import Run
+from helpers.project import ALL_STAGES, Project, one_error
+from helpers.running import Run
 
 DIVERGING = {
     "prepare": {"image_size": 32},
@@ -19,15 +20,10 @@ DIVERGING = {
 }
 
 
-@pytest.fixture
-def project(trained_project: Project) -> Project:
-    return trained_project
-
-
 @pytest.fixture(scope="session")
 def nan_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of efficientnet_lite0, one of them NaN in the last layer."""
-    from image_classifier.efficientnet_lite0 import build_efficientnet_lite0
+    from image_classifier.networks.efficientnet_lite0 import build_efficientnet_lite0
 
     network = build_efficientnet_lite0((32, 32, 3))
     kernel = [weight for weight in network.weights if weight.path.endswith("/kernel")][-1]
@@ -39,21 +35,15 @@ def nan_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def check_one_line(output: str, *fragments: str) -> None:
-    """The output has one line that is an error of this repository, with the fragments in it."""
-    (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
-    for fragment in fragments:
-        assert fragment in line, line
-    assert "Traceback" not in output, output
-
-
 @pytest.mark.fault("Training", "loss is NaN", "one line, exit code not 0, what was logged is kept")
+@pytest.mark.slow
 def test_a_training_that_diverges_ends(project: Project, nan_weights: Path):
     shutil.copy(nan_weights, project.root / "nan.weights.h5")
     project.set_params(DIVERGING)
     known = project.experiments()
     done = project.run("dvc", "exp", "run", fails=True)
-    check_one_line(done.stderr + done.stdout, "train.learning_rate: found 0.005,", "loss is nan")
+    line = one_error(done.stderr + done.stdout)
+    assert "train.learning_rate: found 0.005," in line and "loss is nan" in line
     loss = project.root / "dvclive/train/plots/metrics/train/loss.tsv"
     assert loss.read_text().splitlines() == ["step\tloss", "1\tnan"]
     assert project.experiments() == known
@@ -63,36 +53,29 @@ def test_a_training_that_diverges_ends(project: Project, nan_weights: Path):
 
 
 @pytest.mark.fault("Training", "loss is NaN in a trial of a sweep", "a failed trial, others go on")
+@pytest.mark.slow
 def test_a_trial_that_diverges_fails_alone(project: Project, nan_weights: Path):
     shutil.copy(nan_weights, project.root / "nan.weights.h5")
     project.set_params(DIVERGING | {"model": {**DIVERGING["model"], "weights": "random"}})
-    (project.root / "sweeps/weights.yaml").write_text(
-        """
-metric: accuracy
-sampler: grid
-pruner: none
-trials: 2
-seed: 0
-parameters:
-  model.weights: {choices: [random, nan.weights.h5]}
-"""
-    )
-    project.commit()
-    project.run("python", "src/sweep.py", "sweeps/weights.yaml")
-    states = {trial["model.weights"]: trial["state"] for trial in project.trials("weights")}
+    project.write_sweep("model.weights: {choices: [random, nan.weights.h5]}", trials=2)
+    project.run("python", "src/sweep.py", "sweeps/quick.yaml")
+    states = {trial["model.weights"]: trial["state"] for trial in project.trials()}
     assert states == {"random": "complete", "nan.weights.h5": "fail"}
+
+
+long = partial(pytest.param, marks=pytest.mark.exhaustive)
 
 
 @pytest.mark.parametrize(
     ("stage", "moment", "path"),
     [
-        pytest.param("train", "Epoch 1/", "src/image_classifier/networks.py"),
-        pytest.param("train", "Epoch 1/", "params.yaml", marks=pytest.mark.slow),
-        pytest.param("train", "Epoch 1/", "data/prepared/train-00000.npy", marks=pytest.mark.slow),
-        pytest.param("evaluate", "agrees with", "src/evaluate.py", marks=pytest.mark.slow),
-        pytest.param("prepare", "preparing train", "src/image_classifier/images.py"),
-        pytest.param("prepare", "preparing train", "data/raw/3/0003.png", marks=pytest.mark.slow),
-        pytest.param("download", "checking pictures", "src/download.py", marks=pytest.mark.slow),
+        ("train", "Epoch 1/", "src/image_classifier/training/classifier.py"),
+        long("train", "Epoch 1/", "params.yaml"),
+        long("train", "Epoch 1/", "data/prepared/train-00000.npy"),
+        long("evaluate", "agrees with", "src/evaluate.py"),
+        ("prepare", "preparing train", "src/image_classifier/common/images.py"),
+        long("prepare", "preparing train", "data/raw/3/0003.png"),
+        long("download", "checking images", "src/download.py"),
     ],
 )
 @pytest.mark.fault(
@@ -127,12 +110,11 @@ def test_what_is_edited_during_a_run_is_noticed(
             edited.write_bytes(edited.read_bytes())
         assert run.process.wait() != 0
     name = "train.dropout" if path == "params.yaml" else path
-    check_one_line(run.output, f"{name} changed while {stage} was running")
+    assert f"{name} changed while {stage} was running" in one_error(run.output)
     assert recorded(project, stage) == before
 
 
 def recorded(project: Project, stage: str) -> dict | None:
-    """What dvc.lock says of a stage."""
     return YAML(typ="safe").load(project.root / "dvc.lock")["stages"].get(stage)
 
 
@@ -161,8 +143,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def test_a_full_disk_costs_nothing(
     project: Project, small_disk: Path, stage: str, free: int, named: str
 ):
-    root = shutil.copytree(project.root, small_disk / "project", symlinks=True)
-    project = Project(root, Path(project.environment["HOME"]))
+    project = project.copy(small_disk / "project")
     project.set_params(
         {
             "prepare": {"test_fraction": 0.2},
@@ -170,8 +151,7 @@ def test_a_full_disk_costs_nothing(
             "train": {"log_images": 0},
         }
     )
-    stages = ["download", "prepare", "train", "evaluate"]
-    for earlier in stages[: stages.index(stage)]:
+    for earlier in ALL_STAGES[: ALL_STAGES.index(stage)]:
         project.run("python", f"src/{earlier}.py")
     kept = ("data/raw", "data/prepared", "models", "dvclive/evaluate")
     before = project.files(*kept)
@@ -179,20 +159,18 @@ def test_a_full_disk_costs_nothing(
     with ballast.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(small_disk).free - free)
     project.environment["DVC_ROOT"] = str(project.root)  # as DVC runs it
-    done = project.run("python", f"src/{stage}.py", fails=True)
-    assert done.returncode == 1
-    check_one_line(done.stderr, named, "o space left on")
+    line = project.error("python", f"src/{stage}.py")
+    assert named in line and "o space left on" in line
     assert project.files(*kept) == before
     ballast.unlink()
     project.run("python", f"src/{stage}.py")
 
 
-@pytest.mark.fault("Memory", "too little to prepare the pictures", "one line with what was needed")
+@pytest.mark.fault("Memory", "too little to prepare the images", "one line with what was needed")
 def test_too_little_memory_is_said(project: Project):
     before = project.files("data", "models")
     project.set_params({"prepare": {"image_size": 2048}})
     command = "ulimit -v 1500000; exec python src/prepare.py"  # KiB, of addresses
-    done = project.run("bash", "-c", command, fails=True)
-    assert done.returncode == 1
-    check_one_line(done.stderr, "not enough memory: ", "2048, 2048, 3")
+    line = project.error("bash", "-c", command)
+    assert "not enough memory: " in line and "2048, 2048, 3" in line
     assert project.files("data", "models") == before

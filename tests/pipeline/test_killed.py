@@ -18,8 +18,8 @@ from typing import NamedTuple
 import pytest
 from ruamel.yaml import YAML
 
-from conftest import Project
-from running import Run, copy
+from helpers.project import ON_FEATURES, Project, differing, sweep_text
+from helpers.running import Run, copy
 
 # Name -> signal, and whether all processes get it, as from a terminal, or only the first one.
 SIGNALS = {
@@ -34,21 +34,9 @@ FINE_TUNED = {
     "model": {"backbone": "efficientnet_lite0", "fine_tune_layers": 2},
     "train": {"epochs": 6},
 }
-ON_FEATURES = {
-    "prepare": {"image_size": 32, "views": 2, "horizontal_flip": True, "rotation": 0.1},
-    "model": {"backbone": "efficientnet_lite0"},
-    "train": {"epochs": 40},
-}
+LONG_ON_FEATURES = {**ON_FEATURES, "train": {"epochs": 40}}
 FROM_SCRATCH = {"train": {"epochs": 12}}
-SWEEP = """
-metric: accuracy
-sampler: grid
-pruner: none
-trials: 4
-seed: 0
-parameters:
-  train.learning_rate: {choices: [0.001, 0.002, 0.003, 0.004]}
-"""
+SWEEP = sweep_text("train.learning_rate: {choices: [0.001, 0.002, 0.003, 0.004]}", trials=4)
 
 
 class Work(NamedTuple):
@@ -66,11 +54,11 @@ class Work(NamedTuple):
 
 
 WORK = {
-    "download": Work("download", {"download": {"source": "../pictures.zip"}}, 8),
-    "prepare": Work("prepare", ON_FEATURES, 8),
+    "download": Work("download", {"download": {"source": "../images.zip"}}, 8),
+    "prepare": Work("prepare", LONG_ON_FEATURES, 8),
     "train, from scratch": Work("train", FROM_SCRATCH, 10),
     "train, fine-tuning": Work("train", FINE_TUNED, 8),
-    "train, on features": Work("train", ON_FEATURES, 8),
+    "train, on features": Work("train", LONG_ON_FEATURES, 8),
     "train, with --temp": Work("train", FROM_SCRATCH, 5, ("dvc", "exp", "run", "--temp")),
     "evaluate": Work("evaluate", {"train": {"dropout": 0.3}}, 8),
     "sweep": Work(None, {}, 8, ("python", "src/sweep.py", "sweeps/four.yaml", "--jobs", "2")),
@@ -86,10 +74,9 @@ CASES = [
                 f"SIGKILL, SIGTERM or Ctrl-C at a random moment of {work}",
                 "the same command goes on, and its results are those of an undisturbed run",
             ),
-            *([] if (work, number) == ("train, from scratch", 0) else [slow]),
+            *([] if (work, number) == ("train, from scratch", 0) else [pytest.mark.exhaustive]),
         ],
     )
-    for slow in [pytest.mark.slow]
     for work in WORK
     for number in range(WORK[work].times)
 ]
@@ -113,7 +100,7 @@ def undisturbed(
         if name not in known:
             work, folder = WORK[name], tmp_path_factory.mktemp("undisturbed")
             project = copy(finished, folder / "before")
-            archive = project.root.parent / "pictures"
+            archive = project.root.parent / "images"
             shutil.make_archive(str(archive), "zip", project.root / "data/raw")
             project.set_params(work.changes)
             (project.root / "sweeps/four.yaml").write_text(SWEEP)
@@ -124,7 +111,7 @@ def undisturbed(
             with Run(done, work.command) as run:
                 run.seconds_until(work.begin)
                 seconds = run.seconds_until("Updating lock file" if work.stage else None)
-                assert run.process.wait() == 0, run.output
+                run.finish()
             known[name] = Undisturbed(project, results(done, work), seconds)
         return known[name]
 
@@ -138,17 +125,10 @@ def results(project: Project, work: Work) -> dict[str, object]:
     # These leave experiments and nothing in the workspace; dvc.lock has the hashes of all outputs.
     trees = [
         project.run("git", "ls-tree", "-r", revision).stdout.splitlines()
-        for revision in experiments(project)
+        for revision in project.experiment_commits().values()
     ]
     kept = sorted([line for line in tree if "dvclive/system" not in line] for tree in trees)
     return {"experiments": kept}
-
-
-def experiments(project: Project) -> list[str]:
-    """The revisions of the hidden experiments."""
-    listed = project.run("git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps")
-    references = dict(line.split() for line in listed.stdout.splitlines())
-    return [rev for name, rev in references.items() if re.match("refs/exps/[0-9a-f]{2}/", name)]
 
 
 def check_retrievable(project: Project) -> None:
@@ -174,7 +154,7 @@ def test_a_killed_run_goes_on(
     for attempt in itertools.count():
         project = copy(before, tmp_path / str(attempt))
         project.environment["SHELL"] = "/bin/sh"  # stays between DVC and the stage, unlike others
-        known = set(experiments(project))
+        known = set(project.experiment_commits().values())
         with Run(project, work.command) as killed:
             killed.seconds_until(work.begin)
             time.sleep(random.uniform(0, seconds))
@@ -184,20 +164,19 @@ def test_a_killed_run_goes_on(
             if killed.process.poll() is None and not over:
                 killed.signal(*SIGNALS[how])
                 killed.process.wait()
-                assert known <= set(experiments(project))
-                check_that_it_goes_on(project, work, killed.output, expected)
+                assert known <= set(project.experiment_commits().values())
+                check_that_it_goes_on(project, work, killed, expected)
                 break
 
 
 def check_that_it_goes_on(
-    project: Project, work: Work, output: str, expected: dict[str, object]
+    project: Project, work: Work, killed: Run, expected: dict[str, object]
 ) -> None:
     check_retrievable(project)
-    assert "Traceback" not in output, output
-
-    # At once, while what has lost its parent may still run.
+    # At once, while what has lost its parent may still run, and may finish an epoch or more.
     with Run(project, work.command) as again:
-        assert again.process.wait() == 0, f"{output}\n\n{again.output}"
+        code, output = again.process.wait(), killed.output
+        assert code == 0 and "Traceback" not in output, f"{output}\n\n{again.output}"
     if work.stage == "train":
         epochs = work.changes["train"]["epochs"]
         finished = len(re.findall("val_loss", output))
@@ -208,10 +187,24 @@ def check_that_it_goes_on(
         allowed = [finished, finished + 1, *([0] if finished == epochs else [])]
         assert first - 1 in allowed, f"{output}\n\n{again.output}"
     found = results(project, work)
-    differing = [name for name in found | expected if found.get(name) != expected.get(name)]
-    assert not differing, f"{differing}\n\n{output}\n\n{again.output}"
+    other = differing(found, expected)
+    assert not other, f"{other}\n\n{output}\n\n{again.output}"
 
 
+@pytest.mark.slow
+def test_a_training_does_not_resume_with_other_code(trained_project: Project):
+    trained_project.set_params(FROM_SCRATCH)
+    with Run(trained_project, ("python", "src/train.py")) as run:
+        run.seconds_until("Epoch 3/")
+        run.signal(signal.SIGKILL, to_all=True)
+        run.process.wait()
+    module = trained_project.root / "src/image_classifier/training/classifier.py"
+    module.write_text(module.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
+    output = trained_project.run("python", "src/train.py").stdout
+    assert re.findall(r"Epoch (\d+)/", output)[0] == "1"
+
+
+@pytest.mark.slow
 def test_locks_of_a_killed_run_do_not_end_another(trained_project: Project):
     locks = {"read": {}, "write": {"models/model.keras": {"pid": 2**22 + 1, "cmd": "dvc exp run"}}}
     (trained_project.root / ".dvc/tmp/rwlock").write_text(json.dumps(locks))

@@ -2,29 +2,22 @@
 
 import json
 import signal
-import time
 from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 
-from conftest import Project
-from running import Run
+from helpers.project import Project
+from helpers.running import Run
 
 EPOCHS = 8
 PLOTS = "dvclive/train/plots"
 
 
-@pytest.fixture
-def project(trained_project: Project) -> Project:
-    return trained_project
-
-
 def stop_when(condition: Callable[[], bool], training: Run) -> None:
-    """Halt the training, with all its processes, at the moment when a condition comes true."""
-    while not condition():
-        assert training.process.poll() is None, "the training ended before"
-        time.sleep(0.002)
+    """Let the training go on, and halt all its processes when a condition comes true."""
+    training.signal(signal.SIGCONT, to_all=True)
+    training.wait_for(condition)
     training.signal(signal.SIGSTOP, to_all=True)
 
 
@@ -44,22 +37,22 @@ def shown(project: Project) -> int:
         rows = [row for row in rows if row["rev"] == "workspace"]
         counts.add(len({row["step"] for row in rows}))
     (epochs,) = counts
-    # DVC shows pictures of the run before until there are newer ones.
+    # DVC shows images of the run before until there are newer ones.
     assert set(project.files(f"{PLOTS}/images")) <= set(plots["data"])
     return epochs
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="needs SIGSTOP")
+@pytest.mark.slow
 def test_every_chart_grows_while_it_trains(project: Project):
     # What tells the extension to look again.
     signal_file = project.root / ".dvc/tmp/exps/run/DVCLIVE_STEP_COMPLETED"
     confusion_matrix = project.root / PLOTS / "sklearn/confusion_matrix.json"
 
     def completed() -> int:
-        try:
+        with suppress(FileNotFoundError, json.JSONDecodeError, KeyError):
             return json.loads((project.root / "dvclive/train/metrics.json").read_text())["step"]
-        except (FileNotFoundError, json.JSONDecodeError, KeyError):
-            return 0
+        return 0
 
     def begun() -> bool:
         with suppress(FileNotFoundError):  # for a moment, between two runs
@@ -71,18 +64,15 @@ def test_every_chart_grows_while_it_trains(project: Project):
     with Run(project, command) as training:
         stop_when(begun, training)
         assert shown(project) == 0
-        training.signal(signal.SIGCONT, to_all=True)
         stop_when(lambda: completed() >= 1, training)
         early = completed()
         assert shown(project) in (early, early + 1) and early < EPOCHS
-        training.signal(signal.SIGCONT, to_all=True)
         stop_when(lambda: completed() == EPOCHS, training)
         assert shown(project) == EPOCHS
-        training.signal(signal.SIGCONT, to_all=True)
         stop_when(lambda: not signal_file.exists(), training)  # the stage is over
         assert shown(project) == EPOCHS
         training.signal(signal.SIGCONT, to_all=True)
-        assert training.process.wait() == 0
+        training.finish()
     assert shown(project) == EPOCHS
     # The newest sheet and the one of the worst; not those of all epochs.
     assert (project.root / "dvclive/train/report.html").read_text().count("data:image") == 2

@@ -1,18 +1,21 @@
 """Bad parameters and arguments, through the commands that a user types."""
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from conftest import Project, stages_run
+from helpers.project import Project, stages_run
 
 BAD = {
+    "download.source": (
+        "null",
+        "found null; allowed with image_folder: a URL, an archive, a folder, a bucket or a list of "
+        "URLs",
+    ),
     "prepare.image_size": (7, "found 7; allowed: a whole number, 8 to 4,096"),
     "model.backbone": ("ResNet50", "found 'ResNet50'; did you mean 'resnet50'?"),
     "train.learning_rate": ("quickly", "found 'quickly'; allowed: a number, above 0, at most 10"),
     "train.epochs": (0, "found 0; allowed: a whole number, 1 to 1,000,000"),
-    "download.source": ("null", "found null; allowed with image_folder: a URL, an archive, a fo"),
 }
 RESULTS = ("data", "models", "dvclive")
 
@@ -123,13 +126,7 @@ def test_a_misspelt_parameter_is_refused_by_dvc(trained_project: Project):
 )
 def test_wrong_arguments(finished: Project, arguments: str, reason: str):
     script, *rest = arguments.split()
-    done = subprocess.run(
-        ["python", f"src/{script}", *rest],
-        cwd=finished.root,
-        env=finished.environment,
-        capture_output=True,
-        text=True,
-    )
+    done = finished.run("python", f"src/{script}", *rest, fails=True)
     assert done.returncode in (1, 2) and "Traceback" not in done.stderr
     assert reason in done.stderr.splitlines()[-1]
     assert done.returncode == 2 or len(done.stderr.splitlines()) == 1

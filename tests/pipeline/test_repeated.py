@@ -7,23 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from conftest import Project, stages_run
-from running import Run
+from helpers.project import ALL_STAGES, AUGMENTED, ON_FEATURES, Project, differing, stages_run
+from helpers.running import Run
 
 RESULTS = ("data", "models", "dvclive/train", "dvclive/evaluate")
 NAMES = ("first", "second")  # of experiments
 LARGEST_DIFFERENCE = 1e-4  # of a probability
-PREPARED = {"image_size": 32, "horizontal_flip": True, "rotation": 0.1}
+PREPARED = {"image_size": 32, **AUGMENTED}
 NETWORKS = {
     "from scratch": {"prepare": PREPARED},
     "fine-tuning": {
         "prepare": PREPARED,
         "model": {"backbone": "efficientnet_lite0", "fine_tune_layers": 2},
     },
-    "on features": {
-        "prepare": {**PREPARED, "views": 2},
-        "model": {"backbone": "efficientnet_lite0"},
-    },
+    "on features": ON_FEATURES,
 }
 # Python reads this at its start: folders list their files in the opposite order.
 REVERSE = """
@@ -57,25 +54,16 @@ os.scandir = ReversedScan
 """
 
 
-@pytest.fixture
-def project(trained_project: Project) -> Project:
-    return trained_project
-
-
 def run_stages(project: Project, **environment: str) -> dict[str, bytes]:
     """Run the scripts from another folder; gives all that they leave."""
     away = Project(project.root.parent, Path(project.environment["HOME"]))
     away.environment = {**project.environment, "DVC_ROOT": str(project.root), **environment}
-    for stage in ("download", "prepare", "train", "evaluate"):
+    for stage in ALL_STAGES:
         away.run("python", str(project.root / f"src/{stage}.py"))
     return project.files(*RESULTS)
 
 
-def differing(first: dict[str, bytes], second: dict[str, bytes]) -> list[str]:
-    return [name for name in first | second if first.get(name) != second.get(name)]
-
-
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.fault(
     "Determinism",
@@ -104,7 +92,7 @@ def test_a_change_of_nothing_runs_nothing(project: Project):
     assert stages_run(project.run("dvc", "repro").stdout) == []
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.fault(
     "Determinism",
@@ -128,17 +116,17 @@ def test_the_number_of_cores_hardly_matters(project: Project, network: str):
 
 
 def probabilities(files: dict[str, bytes]) -> dict[str, list[float]]:
-    """Path of each test picture -> its probabilities."""
     content = files["dvclive/evaluate/predictions.csv"].decode()
     rows = list(csv.reader(io.StringIO(content, newline="")))[1:]
     return {path: [float(figure) for figure in figures] for path, _, _, *figures in rows}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "rates",
     [
         pytest.param(("0.002", "0.003"), id="different"),
-        pytest.param(("0.002", "0.002"), id="equal", marks=pytest.mark.slow),
+        pytest.param(("0.002", "0.002"), id="equal", marks=pytest.mark.exhaustive),
     ],
 )
 @pytest.mark.fault(
@@ -156,13 +144,13 @@ def test_two_runs_and_a_report(project: Project, rates: tuple[str, str]):
         first.seconds_until("Running stage 'train'")
         second.seconds_until("Running stage 'train'")
         project.run("python", "src/report.py", "HEAD")
-        for run in (first, second):
-            assert run.process.wait() == 0, run.output
+        first.finish()
+        second.finish()
     assert project.files(*RESULTS) == before
     check_experiments(project, rates)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.fault("Two at once", "a queue with two jobs", "both are as if alone")
 def test_a_queue_with_two_jobs(project: Project):
     before = project.files(*RESULTS)
@@ -185,9 +173,5 @@ def check_experiments(project: Project, rates: tuple[str, str]) -> None:
     for name, rate in zip(NAMES, rates, strict=True):
         change = f"train.learning_rate={rate}"
         project.run("dvc", "exp", "run", "--name", f"alone-{name}", "-S", change)
-        listed = project.run("git", "for-each-ref", "--format=%(refname)", "refs/exps").stdout
-        references = {reference.split("/")[-1]: reference for reference in listed.split()}
-        changed = project.run(
-            "git", "diff", "--name-only", references[name], references[f"alone-{name}"]
-        ).stdout.splitlines()
-        assert all("dvclive/system/" in path for path in changed), changed
+        commits = project.experiment_commits()
+        project.check_same(commits[name], commits[f"alone-{name}"])

@@ -1,0 +1,229 @@
+"""Decoding: from an image file to an array of pixels, the same way wherever one is needed."""
+
+import io
+import os
+import re
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import ExifTags, Image
+
+from image_classifier.common.errors import InputError
+from image_classifier.common.remote import RemoteFile, is_remote, read
+
+PILLOW_MODES = {"rgb": "RGB", "grayscale": "L"}
+# Not all that Pillow knows: for an EPS file, whatever its name, it would start Ghostscript.
+FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+TURNS = {  # EXIF orientation -> what makes the image upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What Pillow warns of, large images and damaged metadata, does not change the pixels.
+warnings.filterwarnings("ignore", module="PIL")
+
+
+class Content(NamedTuple):
+    """An image's file that has been read already."""
+
+    name: str  # for messages
+    content: bytes
+
+    def __str__(self) -> str:
+        return self.name
+
+    def read(self) -> bytes:
+        return self.content
+
+
+Location = Path | str | RemoteFile | Content
+"""Where an image is: a path, a URL as text, a file at a URL with its hash, or in memory."""
+
+
+def load_image(path: Location, image_size: int, color_mode: str) -> np.ndarray:
+    """Decode an image, turn it upright as its EXIF data says, and scale it to a square.
+
+    Args:
+        path: of a file in one of `FORMATS`, whatever its name; of several images in it, as in an
+            animation, the first is used. What is transparent becomes white.
+        image_size: height and width of the result, in pixels. The aspect ratio is not kept, as in
+            `keras.utils.image_dataset_from_directory`.
+        color_mode: "rgb" or "grayscale".
+
+    Returns:
+        uint8 (image_size, image_size, 3 or 1), values 0 to 255.
+
+    Raises:
+        InputError: naming the file, if it is missing or damaged, is no image, or is too large to
+            be decoded safely (`PIL.Image.MAX_IMAGE_PIXELS`).
+    """
+    try:
+        return _decode(path, image_size, color_mode)
+    except MemoryError:
+        raise MemoryError(f"{path} cannot be decoded") from None
+    except InputError:  # it could not be read
+        raise
+    except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
+        raise InputError(f"{path}: {_reason(error, path)}") from None
+
+
+def load_for_display(path: Path, longer_side: int) -> Image.Image:
+    """Decode an image for a person: in colour, upright, its shape kept, `longer_side` pixels long.
+
+    Raises:
+        InputError: as `load_image` does.
+    """
+    try:
+        image = _open(path, longer_side, "RGB")
+    except Exception as error:
+        raise InputError(f"{path}: {_reason(error, path)}") from None
+    scale = longer_side / max(image.size)
+    size = [max(1, round(side * scale)) for side in image.size]
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+def unreadable_reason(path: Location) -> str | None:
+    """Why an image cannot be decoded, or None if it can. All of the file is read.
+
+    Raises:
+        MemoryError: if that is not the file's fault, but there is too little memory now.
+    """
+    try:
+        _decode(path, image_size=8, color_mode="rgb")
+    except MemoryError:
+        raise MemoryError(f"{path} cannot be decoded") from None
+    except Exception as error:
+        return _reason(error, path)
+    return None
+
+
+def load_batches(
+    paths: Sequence[Location],
+    batch_size: int,
+    image_size: int,
+    color_mode: str,
+    threads: int | None = None,
+) -> Iterator[np.ndarray]:
+    """Decode images as `load_image` does, a little ahead of the consumer: memory stays bounded.
+
+    `threads` decode; None: one for each core of the machine.
+
+    Yields:
+        uint8 (n, image_size, image_size, channels); n is `batch_size`, in the last perhaps less.
+
+    Raises:
+        InputError: naming the file, if one cannot be decoded.
+    """
+    for _, futures in _decode_ahead(paths, batch_size, image_size, color_mode, threads):
+        yield np.stack([future.result() for future in futures])
+
+
+def load_readable_batches(
+    paths: Sequence[Path],
+    batch_size: int,
+    image_size: int,
+    color_mode: str,
+    report: Callable[[InputError], None],
+) -> Iterator[tuple[list[Path], np.ndarray]]:
+    """As `load_batches`, without the files that cannot be decoded: `report` is told of each.
+
+    Yields:
+        The paths of the others, one or more, and their pixels.
+    """
+    for batch, futures in _decode_ahead(paths, batch_size, image_size, color_mode):
+        readable, images = [], []
+        for path, future in zip(batch, futures, strict=True):
+            try:
+                images.append(future.result())
+                readable.append(path)
+            except InputError as error:
+                report(error)
+        if readable:
+            yield readable, np.stack(images)
+
+
+def _decode_ahead(
+    paths: Sequence[Location],
+    batch_size: int,
+    image_size: int,
+    color_mode: str,
+    threads: int | None = None,
+) -> Iterator[tuple[Sequence[Location], list[Future]]]:
+    """Paths, and what `load_image` will return or raise for each, two batches ahead."""
+    load = partial(load_image, image_size=image_size, color_mode=color_mode)
+    pool = ThreadPoolExecutor(threads or os.cpu_count())
+    try:
+        ahead: deque[tuple[Sequence[Location], list[Future]]] = deque()
+        for start in range(0, len(paths), batch_size):
+            batch = paths[start : start + batch_size]
+            ahead.append((batch, [pool.submit(load, path) for path in batch]))
+            if len(ahead) > 2:
+                yield ahead.popleft()
+        yield from ahead
+    finally:
+        pool.shutdown(cancel_futures=True)  # the consumer may have stopped early
+
+
+def _decode(path: Location, image_size: int, color_mode: str) -> np.ndarray:
+    image = _open(path, image_size, PILLOW_MODES[color_mode])
+    image = image.resize((image_size, image_size), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(image_size, image_size, -1)
+
+
+def _open(path: Location, smallest_side: int, mode: str) -> Image.Image:
+    """Decode an image, upright, at its own size or a smaller one down to `smallest_side`."""
+    if isinstance(path, Content | RemoteFile):
+        path = io.BytesIO(path.read())
+    elif is_remote(str(path)):
+        path = io.BytesIO(read(str(path)))
+    with Image.open(path, formats=FORMATS) as image:
+        # JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size, for less than the full cost.
+        image.draft(mode, (smallest_side, smallest_side))
+        return _opaque(_eight_bits(_upright(image))).convert(mode)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """As `PIL.ImageOps.exif_transpose`, which fails on data that it does not need."""
+    image.load()  # some formats have their EXIF data at the end, and TIFFs are turned here
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # Pillow raises nearly anything on damaged EXIF data
+        return image
+    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """Lay an image on white, or colours would show that nobody ever sees."""
+    if not image.has_transparency_data:
+        return image
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+
+
+def _reason(error: Exception, path: Location) -> str:
+    """What was wrong, without the folder that the file is in for now, or its place in memory."""
+    name = Path(str(path)).name
+    reason = str(error).replace(repr(str(path)), repr(name)).replace(str(path), name)
+    reason = re.sub(r"<_io\.BytesIO [^>]*>", lambda _: repr(name), reason)
+    return reason or type(error).__name__
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Scale 16-bit grayscale to 8 bits; Pillow's own `convert` would cut off all above 255."""
+    if image.mode[0] not in "IF":
+        return image
+    pixels = np.asarray(image).astype(np.float32)
+    if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
+        raise ValueError("pixels of 32 bits have no known range; allowed: 8 or 16 bits")
+    return Image.fromarray((pixels / 257).round().astype(np.uint8))

@@ -1,0 +1,183 @@
+"""Images in buckets and at addresses: read through fsspec one at a time, kept on no disk."""
+
+import csv
+import hashlib
+import io
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from image_classifier.common.class_folders import SPLIT_NAMES, check_classes, find_class_folders
+from image_classifier.common.errors import InputError
+
+LISTING = "images.csv"  # in data/raw, instead of images
+ATTEMPTS = 5
+FIRST_WAIT = 1  # seconds; each further one is twice as long
+GONE = (401, 403, 404, 410)  # status codes of HTTP that asking again does not change
+
+
+class RemoteImage(NamedTuple):
+    """A row of the listing."""
+
+    url: str
+    class_name: str
+    split: str  # "train", "validation", "test", or "" where the images are not split
+    version: str  # changes when the image does; "" where the server does not tell
+
+
+class RemoteFile(NamedTuple):
+    """An image whose content is known."""
+
+    url: str
+    sha256: str
+
+    def __str__(self) -> str:
+        return self.url
+
+    def read(self) -> bytes:
+        """As the function `read`, with an `InputError` also if it has changed."""
+        content = read(self.url)
+        if hashlib.sha256(content).hexdigest() != self.sha256:
+            raise InputError(f"{self.url}: changed since it was looked at first; run this again")
+        return content
+
+
+def is_remote(location: str) -> bool:
+    """Whether it is read through fsspec: it begins with a protocol, as s3://bucket/folder does."""
+    return "://" in location
+
+
+def read(url: str) -> bytes:
+    """The content of a file.
+
+    Raises:
+        OSError: a `FileNotFoundError` or `PermissionError`, if it cannot be had for good.
+        InputError: if it cannot be had now, after several attempts.
+    """
+    filesystem, path = _open_filesystem(url)
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(FIRST_WAIT * 2 ** (attempt - 1))
+        try:
+            return filesystem.cat_file(path)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except Exception as error:  # of any library that fsspec uses
+            reason = _reason(error)
+            if getattr(error, "status", None) in GONE:
+                raise FileNotFoundError(reason) from None
+    raise InputError(f"{url}: {reason}, {ATTEMPTS} times")
+
+
+def list_images(source: str) -> list[RemoteImage]:
+    """Where the images of a dataset are, sorted by URL.
+
+    `source` is a folder in a bucket, with class folders as in `class_folders`; or a CSV file, here
+    or there, with the columns url, class and perhaps split.
+
+    Raises:
+        InputError: if it cannot be read, or `check_classes` finds something wrong.
+    """
+    try:
+        images = sorted(_in_list(source) if source.endswith(".csv") else _in_bucket(source))
+        check_classes({(image.split, image.class_name) for image in images}, source)
+    except InputError as error:
+        raise InputError(f"download.source: {error}") from None
+    except FileNotFoundError:
+        raise InputError(
+            f"download.source: {source} not found; allowed: a folder of class folders, or a list"
+        ) from None
+    except Exception as error:  # of any library that fsspec uses
+        raise InputError(f"download.source: {source}: {_reason(error)}") from None
+    return images
+
+
+def write_listing(images: Iterable[RemoteImage], folder: Path) -> None:
+    """Write the listing, instead of images, to the folder of a dataset."""
+    with (folder / LISTING).open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("url", "class", "split", "version"))
+        writer.writerows(images)
+
+
+def read_listing(folder: Path) -> Iterator[RemoteImage]:
+    """What `write_listing` wrote.
+
+    Raises:
+        InputError: if it is damaged.
+    """
+    path = folder / LISTING
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.reader(file)
+            next(rows)
+            for row in rows:
+                yield RemoteImage(*row)
+    except (OSError, csv.Error, TypeError, UnicodeDecodeError, StopIteration) as error:
+        raise InputError(f"{path} is damaged ({error}); src/download.py makes it anew") from None
+
+
+def _in_bucket(source: str) -> Iterator[RemoteImage]:
+    filesystem, path = _open_filesystem(source)
+    try:
+        from upath import UPath
+    except ImportError as error:
+        raise _not_installed(source, error) from None
+
+    filesystem.ls(path)  # says what is wrong, if anything is; `UPath.is_dir` does not
+    for (split, class_name), folder in find_class_folders(UPath(source)).items():
+        for file, details in filesystem.find(folder.path, detail=True).items():
+            below = file.removeprefix(f"{folder.path.rstrip('/')}/")
+            if not any(part.startswith(".") for part in below.split("/")):
+                url = filesystem.unstrip_protocol(file)
+                yield RemoteImage(url, class_name, split, _version(details))
+
+
+def _version(details: dict) -> str:
+    """What a server tells of a file's content, or else when it was written, under its own name."""
+    keys = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "updated", "created")
+    return next((str(details[key]).strip('"') for key in keys if details.get(key)), "")
+
+
+def _in_list(source: str) -> Iterator[RemoteImage]:
+    if is_remote(source):
+        text = read(source).decode("utf-8-sig")
+    else:
+        text = Path(source).expanduser().read_text(encoding="utf-8-sig")
+    rows = csv.DictReader(io.StringIO(text))
+    if not {"url", "class"} <= set(rows.fieldnames or ()):
+        raise InputError(
+            f"{source}: found the columns {', '.join(rows.fieldnames or ['(none)'])}; "
+            "allowed: url, class and perhaps split"
+        )
+    for row in rows:
+        place = f"{source}, line {rows.line_num}"
+        url, class_name, split = (row.get(key) or "" for key in ("url", "class", "split"))
+        if not is_remote(url):
+            raise InputError(f"{place}: found the url {url!r}; allowed: https://..., s3://...")
+        if not class_name:
+            raise InputError(f"{place}: found no class of {url}")
+        if split and split.lower() not in SPLIT_NAMES:
+            raise InputError(f"{place}: found {split!r}; allowed: {', '.join(SPLIT_NAMES)}")
+        yield RemoteImage(url, class_name, SPLIT_NAMES.get(split.lower(), ""), "")
+
+
+def _open_filesystem(url: str) -> tuple:
+    """The file system that fsspec has for a URL, and the file's path there."""
+    try:
+        from fsspec.core import url_to_fs
+
+        return url_to_fs(url)
+    except (ImportError, ValueError) as error:  # of packages, and of protocols
+        raise _not_installed(url, error) from None
+
+
+def _not_installed(url: str, error: Exception) -> InputError:
+    return InputError(
+        f"{url}: {_reason(error)}; pip install -r requirements-cluster.txt brings s3:// and gs://"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,103 @@
+"""Test images on which experiments disagree: what one puts right, and what it newly breaks."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from image_classifier.common.images import load_image
+from image_classifier.comparison.thumbnails import Loader
+from image_classifier.experiments.results import Results
+
+RAW = "data/raw"
+MAX_IMAGES = 2000  # on the page, of however many
+ABSENT = -1  # in place of a class: the image is not among the experiment's test images
+NO_NUMBER = -1  # in place of a percentage: the model gave NaN
+
+
+def changed_predictions(results: Sequence[Results]) -> tuple[dict, list[Loader]]:
+    """Compare each experiment's predictions with those of every other one.
+
+    Returns:
+        The comparison, and what decodes its images.
+
+        `common`, `fixed` and `other_mistakes` are counts of test images for each pair of
+        experiments: those both have, those wrong in the first and right in the second (read the
+        other way round: newly broken), and those wrong in both in different ways. `test_images` are
+        those on which experiments disagree, the most disputed first, and `left_out` is the number
+        of further ones. `predicted` (a position in `classes`) and `percent` (the probability of
+        that class) have a list for each experiment, with an entry for each of `test_images`.
+    """
+    keys = [_image_keys(result) for result in results]
+    columns = {key: column for column, key in enumerate(dict.fromkeys(chain(*keys)))}
+    predictions = [result.predictions for result in results]
+    classes = sorted({name for p in predictions for name in chain(p.class_names, p.predicted)})
+    numbers = {name: number for number, name in enumerate(classes)}
+
+    true = np.array([numbers[class_name] for _, class_name, _ in columns], int)
+    predicted = np.full((len(results), len(columns)), ABSENT)
+    percent = np.full(predicted.shape, NO_NUMBER)
+    for row, of_experiment in enumerate(predictions):
+        places = [columns[key] for key in keys[row]]
+        predicted[row, places] = [numbers[name] for name in of_experiment.predicted]
+        figures = 100 * np.array(of_experiment.probabilities)
+        percent[row, places] = np.nan_to_num(figures, nan=NO_NUMBER).round()
+
+    present, right = predicted != ABSENT, predicted == true
+    wrong = present & ~right
+    other_mistakes = np.zeros((len(results), len(results)), int)
+    disputes = np.zeros(len(columns), int)  # ordered pairs of experiments that disagree
+    for row in range(len(results)):
+        differs = (predicted != predicted[row]) & present & present[row]
+        disputes += differs.sum(axis=0)
+        other_mistakes[row] = (differs & wrong & wrong[row]).sum(axis=1)
+    disputed = np.argsort(-disputes, kind="stable")[: np.count_nonzero(disputes)]
+    kept = disputed[:MAX_IMAGES]
+
+    test_images = [list(columns)[column] for column in kept]
+    owners = [results[row].experiment for row in present[:, kept].argmax(axis=0)]
+    comparison = {
+        "common": _count(present, present),
+        "fixed": _count(wrong, right),
+        "other_mistakes": other_mistakes.tolist(),
+        "classes": classes,
+        "test_images": [{"path": path, "class": numbers[name]} for path, name, _ in test_images],
+        "left_out": len(disputed) - len(kept),
+        "predicted": predicted[:, kept].tolist(),
+        "percent": percent[:, kept].tolist(),
+    }
+    loaders = [
+        partial(_load_square, owner.cached_file(f"{RAW}/{path}"))
+        for owner, (path, _, _) in zip(owners, test_images, strict=True)
+    ]
+    return comparison, loaders
+
+
+def _image_keys(result: Results) -> list[tuple[str, str, str | None]]:
+    """Path, class and hash of each test image: the same in two experiments if it is the same."""
+    paths, class_names, *_ = result.predictions
+    hashes = result.experiment.hashes(RAW)
+    # Where the listing of the images is not in the cache, all have the hash of the dataset.
+    dataset = result.experiment.hash_of(RAW)
+    return [
+        (path, class_name, hashes.get(path, dataset))
+        for path, class_name in zip(paths, class_names, strict=True)
+    ]
+
+
+def _count(first: np.ndarray, second: np.ndarray) -> list[list[int]]:
+    """For each pair of rows of two bool (experiments, images): how many images are in both."""
+    # As floats they are multiplied many times as fast.
+    return (first.astype(np.float32) @ second.astype(np.float32).T).astype(int).tolist()
+
+
+def _load_square(file: Path | None, width: int) -> Image.Image:
+    """Decode an image as the network sees it, no larger than it is."""
+    if file is None:
+        raise FileNotFoundError("not in DVC's cache")
+    with Image.open(file) as image:
+        width = min(width, max(image.size))
+    return Image.fromarray(load_image(file, width, "rgb"))

@@ -1,0 +1,199 @@
+"""What `src/prepare.py` leaves in data/prepared, and how the later stages read it.
+
+    images.csv                             every image: path, class, split, sha256
+    train-00000.npy, train-00001.npy, ...  its features or its pixels; likewise of validation, test
+    unreadable.csv                         what cannot be decoded in a bucket or at an address
+
+The array of a split has the shape (views, n, ...): n images in the table's order, each as `views`
+copies; validation and test images as one. Features are float32 (views, n, d), pixels uint8
+(1, n, image_size, image_size, channels). It is cut along n into files of about a gibibyte, the
+same whoever computed it.
+"""
+
+import csv
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from image_classifier.common.disk import enough_space
+from image_classifier.common.errors import InputError
+
+PREPARED = Path("data/prepared")
+TABLE = PREPARED / "images.csv"
+SHARD_BYTES = 2**30
+SPLITS = ("train", "validation", "test")
+DUPLICATE = "duplicate"
+CONTRADICTION = "contradiction"
+UNREADABLE = "unreadable"
+
+
+class ImageRecord(NamedTuple):
+    """A row of the table of all images."""
+
+    path: str  # as `raw_data.Image.path`
+    class_name: str
+    # One of SPLITS, or left out: a DUPLICATE has a twin in a split that is held out, a
+    # CONTRADICTION a twin in another class, and an UNREADABLE one cannot be decoded.
+    split: str
+    sha256: str  # of the file's bytes; "" of an UNREADABLE one
+
+
+class Shards:
+    """The array of a split: files that follow each other along its second axis, read as one."""
+
+    def __init__(self, folder: Path, split: str, count: int) -> None:
+        """Open the files of a split of `count` images.
+
+        Raises:
+            InputError: naming the file, if one is missing or damaged.
+        """
+        first = _open_shard(folder, split, 0)
+        self._rows = first.shape[1]  # of each shard but the last
+        further = range(1, -(-count // max(1, self._rows)))
+        self._shards = [first, *(_open_shard(folder, split, number) for number in further)]
+        found = sum(shard.shape[1] for shard in self._shards)
+        if found != count:
+            raise InputError(
+                f"{shard_path(folder, split, 0)}: found {found:,} images in it and those after "
+                f"it, {TABLE.name} has {count:,}; `dvc exp run` makes both, or src/prepare.py"
+            )
+        self.shape = (len(first), count, *first.shape[2:])
+        self.dtype = first.dtype
+        self.ndim = first.ndim
+        self.nbytes = sum(shard.nbytes for shard in self._shards)
+
+    def __len__(self) -> int:
+        return len(self._shards[0])
+
+    def __getitem__(self, key: tuple[int, int | slice | np.ndarray]) -> np.ndarray:
+        """Images of one view: one of them, those of a slice, or those of an array of rows."""
+        view, rows = key
+        if len(self._shards) == 1:
+            return self._map(0)[view, rows]
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(self.shape[1]))
+        shards, places = np.divmod(np.atleast_1d(rows), self._rows)
+        values = np.empty((len(places), *self.shape[2:]), self.dtype)
+        for shard in np.unique(shards):
+            chosen = shards == shard
+            values[chosen] = self._map(shard)[view, places[chosen]]
+        return values if np.ndim(rows) else values[0]
+
+    def _map(self, shard: int) -> np.ndarray:
+        """A new map of a file: pages that were read count as this process's memory for as long as
+        the map that they were read through exists."""
+        known = self._shards[shard]
+        return np.memmap(known.filename, known.dtype, "r", known.offset, known.shape)
+
+
+class PreparedSplit(NamedTuple):
+    """One split: its rows of the table, their labels, and their array."""
+
+    records: list[ImageRecord]
+    labels: np.ndarray  # int64 (n,): positions in the sorted class names
+    views: Shards  # (views, n, ...): read from disk as far as it is used
+
+
+def open_splits(*names: str) -> tuple[list[str], list[PreparedSplit]]:
+    """Open splits, any of "train", "validation" and "test".
+
+    Returns:
+        The classes' names, in the order of the model's outputs, and the splits in the order asked.
+
+    Raises:
+        InputError: if one has not been prepared.
+    """
+    table = read_table(TABLE)
+    class_names = class_names_of(table)
+    positions = {name: position for position, name in enumerate(class_names)}
+    splits = []
+    for name in names:
+        records = records_of(table, name)
+        labels = np.array([positions[record.class_name] for record in records])
+        splits.append(PreparedSplit(records, labels, Shards(PREPARED, name, len(records))))
+    return class_names, splits
+
+
+def write_table(records: Sequence[ImageRecord], path: Path) -> None:
+    """Write the table of all images as CSV: path, class, split, sha256."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([("path", "class", "split", "sha256"), *records])
+
+
+def read_table(path: Path) -> list[ImageRecord]:
+    """Read the table of all images.
+
+    Raises:
+        InputError: if there is none, or it is damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [ImageRecord(*row) for row in list(csv.reader(file))[1:]]
+    except FileNotFoundError:
+        raise InputError(f"{path} not found; `dvc exp run` makes it, or src/prepare.py") from None
+    except (csv.Error, TypeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is damaged ({error}); `dvc exp run` makes it anew, or src/prepare.py"
+        ) from None
+
+
+def class_names_of(records: Sequence[ImageRecord]) -> list[str]:
+    """The classes' names, sorted: a class's label is its position here."""
+    return sorted({record.class_name for record in records})
+
+
+def records_of(records: Sequence[ImageRecord], split: str) -> list[ImageRecord]:
+    """The records of one split, in the table's order: the order of rows in the prepared arrays."""
+    return [record for record in records if record.split == split]
+
+
+def create_array(
+    folder: Path, split: str, shape: tuple[int, ...], dtype: np.dtype
+) -> Callable[[int, np.ndarray], None]:
+    """Create the array of a split as files in `folder`.
+
+    Returns:
+        A function that writes n images: it takes the first one's number, and (views, n, ...).
+
+    Raises:
+        InputError: if there is no room for it on the disk.
+    """
+    views, count, *rest = shape
+    size = math.prod((views, *rest)) * np.dtype(dtype).itemsize
+    rows = max(1, SHARD_BYTES // size)
+    paths = [shard_path(folder, split, number) for number in range(-(-count // rows))]
+    with enough_space(paths[0], count * size):
+        for number, path in enumerate(paths):
+            shape = (views, min(rows, count - number * rows), *rest)
+            np.lib.format.open_memmap(path, "w+", dtype, shape)
+            if hasattr(os, "posix_fallocate"):  # or to write into a map would crash on a full disk
+                with path.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+
+    def write(first: int, values: np.ndarray) -> None:
+        while values.shape[1]:
+            shard, place = divmod(first, rows)
+            part = values[:, : rows - place]
+            # Mapped anew each time, or all that was written would count as this process's memory.
+            np.load(paths[shard], mmap_mode="r+")[:, place : place + part.shape[1]] = part
+            first, values = first + part.shape[1], values[:, rows - place :]
+
+    return write
+
+
+def shard_path(folder: Path, split: str, number: int) -> Path:
+    """The file that holds a part of the array of a split."""
+    return folder / f"{split}-{number:05}.npy"
+
+
+def _open_shard(folder: Path, split: str, number: int) -> np.memmap:
+    path = shard_path(folder, split, number)
+    try:
+        return np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: {error}; `dvc exp run` makes it, or src/prepare.py") from None

@@ -1,0 +1,111 @@
+"""Backbones: networks that turn images into features.
+
+A network of `keras.applications` needs a name in `params.KERAS_MODULES` only. Build any other in
+`_backbone` below, and add its smallest image to `params.MINIMUM_SIZE`. Name layers of a kind not
+used so far in `model_contents.CLASSES`.
+"""
+
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from image_classifier.common.errors import InputError
+from image_classifier.common.params import KERAS_APPLICATIONS, ModelParams
+from image_classifier.computing.tensorflow_setup import keras
+from image_classifier.networks import efficientnet_lite0
+
+
+def build_feature_extractor(params: ModelParams, image_size: int, channels: int) -> keras.Model:
+    """A network from pixels to features, its own preprocessing included.
+
+    It maps float32 (n, image_size, image_size, channels), values 0 to 255, to float32 (n, d).
+    Of a pretrained backbone the top `params.fine_tune_layers` layers that have weights can be
+    trained; batch normalisation always works as in inference, so its statistics stay as they are
+    (https://keras.io/guides/transfer_learning).
+
+    Raises:
+        InputError: if the backbone's weights cannot be loaded.
+    """
+    pixels = keras.Input((image_size, image_size, channels), name="pixels")
+    if params.backbone == "cnn":
+        features = _cnn(pixels, params)
+    else:
+        backbone, preprocess = _backbone(params, pixels.shape[1:])
+        _freeze(backbone, params.fine_tune_layers)
+        features = backbone(preprocess(pixels), training=False)
+        features = keras.layers.GlobalAveragePooling2D(name="average_pooling")(features)
+    return keras.Model(pixels, features, name="feature_extractor")
+
+
+def _cnn(pixels: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
+    """Two convolutions with pooling, for images as small as 28x28."""
+    x = keras.layers.Rescaling(1 / 255, name="rescaling")(pixels)
+    for number, filters in enumerate((params.conv1_filters, params.conv2_filters), start=1):
+        name = f"conv{number}"
+        x = keras.layers.Conv2D(filters, 5, padding="same", activation="relu", name=name)(x)
+        x = keras.layers.MaxPooling2D(name=f"pool{number}")(x)
+    return keras.layers.Flatten(name="flatten")(x)
+
+
+def _backbone(params: ModelParams, input_shape: tuple) -> tuple[keras.Model, Callable]:
+    """A pretrained network without its top, and what preprocesses pixels as it expects them."""
+    if params.backbone == "efficientnet_lite0":
+        network = efficientnet_lite0.build_efficientnet_lite0(input_shape)
+        if params.weights == "imagenet":
+            efficientnet_lite0.load_imagenet_weights(network)
+        preprocess = efficientnet_lite0.preprocess_input
+    else:
+        network = _keras_application(params.backbone, params.weights, input_shape)
+        module = KERAS_APPLICATIONS[params.backbone].module
+        preprocess = getattr(keras.applications, module).preprocess_input
+    if params.weights not in ("imagenet", "random"):
+        _load_weights_file(network, params.weights)
+    return network, preprocess
+
+
+def _keras_application(name: str, weights: str, input_shape: tuple) -> keras.Model:
+    if KERAS_APPLICATIONS[name].module == "efficientnet" and weights not in ("imagenet", "random"):
+        # Keras gives these networks another layer with weights="imagenet" than with a file.
+        raise InputError(
+            f"model.weights: found {weights}; {name} takes imagenet or random. Without a network, "
+            "put Keras' own file of its weights into ~/.keras/models and use imagenet"
+        )
+    build = getattr(keras.applications, KERAS_APPLICATIONS[name].function)
+    keras_weights = "imagenet" if weights == "imagenet" else None
+    try:
+        return build(include_top=False, weights=keras_weights, input_shape=input_shape)
+    except Exception as error:  # what Keras raises when an address cannot be reached
+        if weights != "imagenet":
+            raise
+        raise InputError(
+            f"model.weights: the ImageNet weights of {name} could not be fetched ({error}); "
+            "name a local file of them instead, or 'random'"
+        ) from None
+
+
+def _load_weights_file(network: keras.Model, weights: str) -> None:
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise InputError(f"model.weights: {path} not found; allowed: imagenet, random, or a file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # all that some misfits cause
+            network.load_weights(path)
+    except Exception as error:  # Keras and HDF5 raise nearly anything on another file
+        reason = " ".join(str(error).split())
+        raise InputError(f"model.weights: {path} does not fit {network.name}: {reason}") from None
+
+
+def _freeze(network: keras.Model, trained_layers: int) -> None:
+    """Freeze all but the top `trained_layers` of the layers that can be trained."""
+    candidates = []
+    for layer in network.layers:
+        layer.trainable = False
+        if layer.weights and not isinstance(layer, keras.layers.BatchNormalization):
+            candidates.append(layer)
+    if trained_layers > len(candidates):
+        raise InputError(
+            f"model.fine_tune_layers: found {trained_layers}; {network.name} has {len(candidates)}"
+        )
+    for layer in candidates[len(candidates) - trained_layers :]:
+        layer.trainable = True

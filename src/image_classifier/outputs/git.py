@@ -1,0 +1,61 @@
+"""What this repository asks of Git itself."""
+
+import getpass
+import os
+import subprocess
+from pathlib import Path
+
+from image_classifier.common.errors import InputError
+
+
+def git(
+    *arguments: str | Path,
+    environment: dict[str, str] | None = None,
+    folder: Path | None = None,
+) -> str:
+    """Run Git, here or in another folder, and return what it prints, without the last line break.
+
+    Raises:
+        InputError: with Git's own words, if it fails.
+    """
+    return _run(*arguments, environment=environment, folder=folder).decode().rstrip("\n")
+
+
+def pack_tree(tree: str, but: str | None = None) -> bytes:
+    """The objects of a tree in one piece, without those that another tree has."""
+    revisions = f"{tree}\n^{but}\n" if but else f"{tree}\n"
+    options = ("--revs", "--thin", "--stdout", "--quiet")
+    return _run("pack-objects", *options, content=revisions.encode())
+
+
+def unpack(pack: bytes, folder: Path | None = None) -> None:
+    """Add what `pack_tree` gave to the repository here, or to the one in a folder."""
+    _run("unpack-objects", "-q", content=pack, folder=folder)
+
+
+def _run(
+    *arguments: str | Path,
+    content: bytes = b"",
+    environment: dict[str, str] | None = None,
+    folder: Path | None = None,
+) -> bytes:
+    done = subprocess.run(
+        ["git", *arguments],
+        input=content,
+        capture_output=True,
+        env={**os.environ, **(environment or {})},
+        cwd=folder,
+    )
+    if done.returncode:
+        raise InputError(
+            f"git {arguments[0]}: {' '.join(done.stderr.decode(errors='replace').split())}"
+        )
+    return done.stdout
+
+
+def name_the_committer() -> None:
+    """Let Git commit where nobody has told it a name, as in a fresh container."""
+    if subprocess.run(["git", "config", "user.email"], capture_output=True).returncode:
+        for role in ("AUTHOR", "COMMITTER"):
+            os.environ.setdefault(f"GIT_{role}_NAME", getpass.getuser())
+            os.environ.setdefault(f"GIT_{role}_EMAIL", f"{getpass.getuser()}@localhost")

@@ -1,0 +1,97 @@
+"""What a model file says of itself; to read it takes no TensorFlow."""
+
+import hashlib
+import textwrap
+import zipfile
+import zlib
+from pathlib import Path
+from typing import NamedTuple
+
+from pydantic import TypeAdapter, ValidationError
+
+from image_classifier.common.errors import InputError
+from image_classifier.common.params import Params
+from image_classifier.outputs.model_contents import read_metadata_json
+
+
+class TrainedOn(NamedTuple):
+    """Where a model comes from: the same wherever and whenever the same training ran.
+
+    So there is no date in it and no path. The images are known by the hash of their table, not
+    by `download.source`, and a weights file by its name.
+    """
+
+    dataset: str  # of params.yaml, like all that is not explained here
+    training_pictures: int
+    table_sha256: str  # of data/prepared/images.csv, which has the sha256 of each image
+    image_size: int
+    color_mode: str
+    backbone: str
+    weights: str
+    fine_tune_layers: int
+    epochs: int
+    best_epoch: int  # the one whose weights were kept, counted from 1
+    validation_accuracy: float  # top-1, after that epoch
+
+
+class Metadata(NamedTuple):
+    """What `model_file.save_model` adds to `metadata.json` in a model file."""
+
+    class_names: list[str]  # in the order of the model's outputs
+    trained_on: TrainedOn
+
+    def summary(self) -> str:
+        """One line for a person."""
+        on = self.trained_on
+        classes = textwrap.shorten(", ".join(self.class_names), 60, placeholder=" ...")
+        tuned = f", top {on.fine_tune_layers} layers fine-tuned" if on.fine_tune_layers else ""
+        return (
+            f"trained on {on.training_pictures:,} images of {on.dataset} "
+            f"({len(self.class_names)} classes: {classes}) "
+            f"at {on.image_size}x{on.image_size}, {on.color_mode}; "
+            f"{on.backbone} from {on.weights} weights{tuned}, "
+            f"epoch {on.best_epoch} of {on.epochs}, "
+            f"validation accuracy {on.validation_accuracy:.3f}"
+        )
+
+
+def describe_training(
+    params: Params, table: Path, training_pictures: int, best_epoch: int, validation_accuracy: float
+) -> TrainedOn:
+    """What the model file will say of a training; `table` is data/prepared/images.csv."""
+    from_scratch = params.model.backbone == "cnn"
+    return TrainedOn(
+        dataset=params.download.dataset,
+        training_pictures=training_pictures,
+        table_sha256=hashlib.sha256(table.read_bytes()).hexdigest(),
+        image_size=params.prepare.image_size,
+        color_mode=params.prepare.color_mode,
+        backbone=params.model.backbone,
+        weights="random" if from_scratch else Path(params.model.weights).name,
+        fine_tune_layers=0 if from_scratch else params.model.fine_tune_layers,
+        epochs=params.train.epochs,
+        best_epoch=best_epoch,
+        validation_accuracy=round(validation_accuracy, 6),
+    )
+
+
+def read_metadata(path: Path) -> Metadata:
+    """Read what a model file says of itself.
+
+    Raises:
+        InputError: if there is no such file, or it was not written by `model_file.save_model`.
+    """
+    try:
+        metadata = read_metadata_json(path)
+    except FileNotFoundError:
+        raise InputError(f"{path} not found; `dvc exp run` makes it, or src/train.py") from None
+    except (OSError, zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, ValueError) as error:
+        raise InputError(f"{path} is not a model of this repository: {error}") from None
+    try:
+        known = {name: metadata.get(name) for name in Metadata._fields}
+        return TypeAdapter(Metadata).validate_python(known, strict=True)
+    except ValidationError:
+        raise InputError(
+            f"{path} is not a model of this repository, or an old one: it does not say what it was "
+            "trained on; train it anew"
+        ) from None

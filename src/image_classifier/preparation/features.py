@@ -1,0 +1,161 @@
+"""What src/prepare.py makes of images: the same in whatever parts, order and place.
+
+Each of these functions takes images that follow each other, the number of the first, which is a
+multiple of `FEATURE_BATCH_SIZE`, and how many threads to use. It yields parts of the result, each
+with the number of its first image.
+"""
+
+import hashlib
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from image_classifier.common.hashing import sha256_of
+from image_classifier.common.images import (
+    PILLOW_MODES,
+    Content,
+    Location,
+    load_batches,
+    unreadable_reason,
+)
+from image_classifier.common.params import Params, PrepareParams
+from image_classifier.common.remote import RemoteFile, is_remote, read
+
+if TYPE_CHECKING:
+    from ray import ObjectRef
+
+FEATURE_BATCH_SIZE = 64
+READS_AT_ONCE = 8  # for each thread, of images that are elsewhere: most of the time they wait
+
+
+class Examined(NamedTuple):
+    """What is found out of an image before anything else."""
+
+    sha256: str | None  # of its content, in hexadecimal; None if it cannot be decoded
+    reason: str | None = None  # why not
+
+
+def examine(
+    locations: Sequence[str], first: int, threads: int
+) -> Iterator[tuple[int, list[Examined]]]:
+    """Hash images. Those that are elsewhere are decoded as well, as in src/download.py others."""
+    with ThreadPool(_threads(locations, threads)) as pool:
+        results = pool.imap(_examine, locations, chunksize=8)
+        while part := list(itertools.islice(results, FEATURE_BATCH_SIZE)):
+            yield first, part
+            first += len(part)
+
+
+def compute_pixels(
+    params: PrepareParams, locations: Sequence[Location], first: int, threads: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode images.
+
+    Yields:
+        uint8 (1, n, image_size, image_size, channels).
+    """
+    threads = _threads(locations, threads)
+    size, color_mode = params.image_size, params.color_mode
+    for batch in load_batches(locations, FEATURE_BATCH_SIZE, size, color_mode, threads):
+        yield first, batch[np.newaxis]
+        first += len(batch)
+
+
+def compute_features(
+    params: Params,
+    split: str,
+    weights: "ObjectRef | None",
+    locations: Sequence[Location],
+    first: int,
+    threads: int,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """What the frozen backbone makes of images.
+
+    That is `prepare.views` augmented copies of a training image and a plain one of any other.
+
+    Args:
+        params: all of them.
+        split: "train", "validation" or "test".
+        weights: the backbone's, in Ray's object store; None: as `params.model` says.
+        locations, first, threads: see above.
+
+    Yields:
+        float32 (views, n, d).
+    """
+    extract = _build_extractor(params, weights, threads)
+    views = params.prepare.views if split == "train" else None
+    for _, pixels in compute_pixels(params.prepare, locations, first, threads):
+        yield first, extract(pixels[0], first // FEATURE_BATCH_SIZE, views)
+        first += len(pixels[0])
+
+
+def backbone_weights(params: Params) -> list[np.ndarray]:
+    """The weights of the backbone that computes features, as Keras lists them."""
+    return _build_network(params).get_weights()
+
+
+@lru_cache(maxsize=1)
+def _build_extractor(
+    params: Params, weights: "ObjectRef | None", threads: int
+) -> Callable[[np.ndarray, int, int | None], np.ndarray]:
+    """Make a function from pixels, their batch's number, and how many views, to features."""
+    # Not at the top: TensorFlow takes seconds to import, and errors in parameters come first.
+    from image_classifier.computing.tensorflow_setup import tf
+    from image_classifier.networks.augmentation import build_augmentation, set_call
+    from image_classifier.preparation.inference import build_function
+
+    if weights is None:
+        network = _build_network(params)
+    else:
+        import ray
+
+        unknown = params.model.model_copy(update={"weights": "random"})
+        network = _build_network(params.model_copy(update={"model": unknown}))
+        network.set_weights(ray.get(weights))
+    infer = build_function(network, threads)
+    augmentation = build_augmentation(params.prepare, network.input_shape[-1])
+
+    @tf.function(reduce_retracing=True)
+    def augment(pixels: tf.Tensor) -> tf.Tensor:
+        return augmentation(tf.cast(pixels, tf.float32), training=True)
+
+    def extract(pixels: np.ndarray, number: int, views: int | None) -> np.ndarray:
+        if views is None:
+            return infer(pixels)[np.newaxis]
+        features = []
+        for view in range(views):
+            set_call(augmentation, number * views + view)
+            features.append(infer(augment(pixels).numpy()))
+        return np.stack(features)
+
+    return extract
+
+
+def _build_network(params: Params):
+    from image_classifier.computing.tensorflow_setup import make_deterministic
+    from image_classifier.networks.backbones import build_feature_extractor
+
+    make_deterministic(params.prepare.seed)
+    channels = len(PILLOW_MODES[params.prepare.color_mode])
+    return build_feature_extractor(params.model, params.prepare.image_size, channels)
+
+
+def _examine(location: str) -> Examined:
+    if not is_remote(location):
+        return Examined(sha256_of(Path(location)))
+    try:
+        content = read(location)
+    except OSError as error:  # it is not there, or not for us
+        return Examined(None, " ".join(str(error).split()) or type(error).__name__)
+    reason = unreadable_reason(Content(location, content))
+    return Examined(None if reason else hashlib.sha256(content).hexdigest(), reason)
+
+
+def _threads(locations: Sequence[Location], cores: int) -> int:
+    elsewhere = isinstance(locations[0], RemoteFile) or is_remote(str(locations[0]))
+    return cores * READS_AT_ONCE if elsewhere else cores

@@ -1,0 +1,96 @@
+"""Which image is for training, for validation and for the test."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from image_classifier.common.errors import InputError
+from image_classifier.common.raw_data import RawImage
+from image_classifier.computing.prepared import (
+    CONTRADICTION,
+    DUPLICATE,
+    SPLITS,
+    UNREADABLE,
+    ImageRecord,
+    class_names_of,
+    records_of,
+)
+
+
+def split_images(
+    images: Sequence[RawImage],
+    hashes: Sequence[str | None],
+    validation_fraction: float,
+    test_fraction: float,
+) -> list[ImageRecord]:
+    """Assign each image to a split, and return records sorted by path.
+
+    A split that the dataset has of its own stays as it is. A missing one is taken out of another
+    by each image's own hash, so that adding images never moves one, and copies stay together:
+    the validation split out of the training images (`validation_fraction` of them), the test
+    split out of the validation images (`test_fraction` of them) or, where the dataset has none
+    of these either, out of all. Of an image that stands in several splits of the dataset's own,
+    only the copies in the most held-out one are used; of one that stands in several classes, none.
+
+    Args:
+        images: of the whole dataset.
+        hashes: the sha256 of each, in hexadecimal; None for those that cannot be decoded.
+        validation_fraction, test_fraction: above 0, below 1.
+
+    Raises:
+        InputError: if a class has no image to train on, or a split has no image at all.
+    """
+    own_splits = {image.split for image in images}
+    records = []
+    most_held_out: dict[str, int] = {}
+    classes: dict[str, str | None] = {}  # None: more than one
+    for image, sha256 in zip(images, hashes, strict=True):
+        if not sha256:
+            records.append(ImageRecord(image.path, image.class_name, UNREADABLE, ""))
+            continue
+        split = _assign(image.split, own_splits, sha256, validation_fraction, test_fraction)
+        records.append(ImageRecord(image.path, image.class_name, split, sha256))
+        most_held_out[sha256] = max(most_held_out.get(sha256, 0), SPLITS.index(split))
+        if classes.setdefault(sha256, image.class_name) != image.class_name:
+            classes[sha256] = None
+
+    for number, (_, _, split, sha256) in enumerate(records):
+        if sha256 and classes[sha256] is None:
+            records[number] = records[number]._replace(split=CONTRADICTION)
+        elif sha256 and SPLITS.index(split) < most_held_out[sha256]:
+            records[number] = records[number]._replace(split=DUPLICATE)
+    records.sort()
+    _check(records)
+    return records
+
+
+def _assign(
+    split: str, own_splits: set[str], sha256: str, validation_fraction: float, test_fraction: float
+) -> str:
+    """The split of an image that stands in `split` of its dataset ("" if that has no splits)."""
+    position = int(sha256[:16], 16) / 16**16  # uniform in [0, 1), the same wherever the image is
+    if "test" in own_splits:
+        test_fraction = 0
+    if split == "validation":
+        return "test" if position < test_fraction else "validation"
+    if split in ("train", "") and "validation" not in own_splits:
+        if position < test_fraction:
+            return "test"
+        return "validation" if position < test_fraction + validation_fraction else "train"
+    return split
+
+
+def _check(records: Sequence[ImageRecord]) -> None:
+    counts = Counter((record.split, record.class_name) for record in records)
+    for class_name in class_names_of(records):
+        if not counts["train", class_name]:
+            raise InputError(
+                f"prepare: class {class_name!r} has no image to train on "
+                f"({sum(n for (_, name), n in counts.items() if name == class_name)} in all); "
+                "add some, or lower prepare.validation_fraction and prepare.test_fraction"
+            )
+    for split in SPLITS:
+        if not records_of(records, split):
+            raise InputError(
+                f"prepare: no image of {len(records)} fell into the {split} split; "
+                f"add some, or raise prepare.{split}_fraction"
+            )

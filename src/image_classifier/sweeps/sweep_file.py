@@ -1,0 +1,179 @@
+"""What a file such as sweeps/learning_rate.yaml may say."""
+
+import itertools
+import math
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import optuna
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from image_classifier.common.params import ModelParams, Params, PositiveInt, Seed, TrainParams
+from image_classifier.common.strict_yaml import Section, explain, nearest, read_yaml, refusal, shown
+
+Number = Annotated[int | float, Field(ge=-(2**32), le=2**32)]
+OptionalNumber = Annotated[Number | None, Field(description=f"a number, {-(2**32):,} to {2**32:,}")]
+Value = bool | int | float | str
+Choices = Annotated[
+    Annotated[list[Value], Field(min_length=1, max_length=1_000)] | None,
+    Field(description="a list of 1 to 1,000 numbers, words, true and false"),
+]
+SEARCHED = [
+    *(f"train.{key}" for key in TrainParams.model_fields),
+    *(f"model.{key}" for key in ModelParams.model_fields),
+]
+MOST_VALUES = 100_000  # of a grid, which is kept in memory
+
+
+class SearchedParameter(Section):
+    """The values that one parameter may take: `choices`, or a range with both ends included."""
+
+    choices: Choices = None
+    low: OptionalNumber = None
+    high: OptionalNumber = None
+    log: bool = False
+    step: OptionalNumber = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "SearchedParameter":
+        bounds = (self.low, self.high)
+        if self.choices is not None:
+            if bounds != (None, None) or self.log or self.step is not None:
+                raise ValueError("found choices and a range; allowed: one of them")
+        elif None in bounds:
+            raise ValueError("found no whole range; allowed: choices, or low and high")
+        elif self.low > self.high:
+            raise ValueError(f"found low {self.low}; allowed: at most high, {self.high}")
+        elif self.log and self.low <= 0:
+            raise ValueError(f"found low {self.low}; allowed with log: above 0")
+        elif self.log and self.step is not None:
+            raise ValueError(f"found log and step {self.step}; allowed: one of them")
+        elif self.step is not None and self.step <= 0:
+            raise ValueError(f"found step {self.step}; allowed: above 0")
+        elif self.step is not None and (self.high - self.low) / self.step > MOST_VALUES:
+            raise ValueError(
+                f"found step {self.step}; allowed: {MOST_VALUES:,} steps from low to high at most"
+            )
+        return self
+
+    @property
+    def whole(self) -> bool:
+        """Whether all values of the range are whole numbers."""
+        return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
+
+    def extremes(self) -> list[Value]:
+        """All `choices`, or both ends of the range, as `suggest` gives them."""
+        if self.choices is not None:
+            return self.choices
+        ends = [self.low, self.high]
+        return ends if self.whole else [float(end) for end in ends]
+
+    def suggest(self, trial: optuna.Trial, name: str) -> Value:
+        """Let a trial choose; whole numbers if low, high and step are whole."""
+        if self.choices is not None:
+            return trial.suggest_categorical(name, self.choices)
+        if self.whole:
+            return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
+        value = trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+        return round(value, 12) if self.step else value  # 0.3 rather than 0.30000000000000004
+
+    def grid(self) -> list[Value] | None:
+        """All values, or None if there is no end to them."""
+        if self.choices is not None:
+            return self.choices
+        if self.step is None:
+            return None
+        count = int((self.high - self.low) / self.step + 1e-9) + 1
+        return [self.low + number * self.step for number in range(count)]
+
+
+def _known(name: str) -> str:
+    if name not in SEARCHED:
+        near = nearest(name, SEARCHED)
+        allowed = f"did you mean {near!r}?" if near else f"allowed: {', '.join(SEARCHED)}"
+        raise ValueError(f"unknown; {allowed}")
+    return name
+
+
+class Sweep(Section):
+    """The whole of the file."""
+
+    metric: Literal["accuracy", "loss"]
+    sampler: Literal["tpe", "random", "grid"]
+    pruner: Literal["none", "median", "hyperband"]
+    trials: PositiveInt
+    seed: Seed
+    parameters: Annotated[
+        dict[Annotated[str, AfterValidator(_known)], SearchedParameter], Field(min_length=1)
+    ]
+
+    @property
+    def combinations(self) -> float:
+        """How many trials a grid has; any other sweep has no end."""
+        if self.sampler != "grid":
+            return math.inf
+        return math.prod(len(parameter.grid()) for parameter in self.parameters.values())
+
+    def grid(self) -> list[dict[str, Value]]:
+        """All combinations of a grid, in an order that the seed decides."""
+        values = itertools.product(*(parameter.grid() for parameter in self.parameters.values()))
+        combinations = [dict(zip(self.parameters, chosen, strict=True)) for chosen in values]
+        random.Random(self.seed).shuffle(combinations)
+        return combinations
+
+
+def read_sweep(path: Path, params: Params) -> Sweep:
+    """Read and check a sweep.
+
+    Args:
+        path: of the file.
+        params: what the trials have in common.
+
+    Raises:
+        InputError: with a line for each thing wrong in it, and for each value that could be tried
+            and is not allowed for its parameter, or never together with those of `params`.
+    """
+    values = read_yaml(path)
+    sweep, reasons = None, []
+    try:
+        sweep = Sweep.model_validate(values)
+    except ValidationError as error:
+        reasons = explain(error, Sweep)
+    searched = values.get("parameters") if isinstance(values, dict) else None
+    searched = searched if isinstance(searched, dict) else {}
+    for name in filter(SEARCHED.__contains__, searched):
+        try:
+            parameter = SearchedParameter.model_validate(searched[name])
+        except ValidationError:  # it is among the reasons
+            continue
+        if values.get("sampler") == "grid" and parameter.grid() is None:
+            reasons.append(
+                f"parameters.{name}: found no step; allowed in a grid: choices, or a step"
+            )
+        others = [other for other in SEARCHED if other in searched and other != name]
+        reasons += _refused_values(name, parameter, params, others)
+    if not reasons and sweep.sampler == "grid" and sweep.combinations > MOST_VALUES:
+        reasons.append(
+            f"parameters: found a grid of {sweep.combinations:,} trials; allowed: {MOST_VALUES:,}"
+        )
+    if reasons:
+        raise refusal(path, list(dict.fromkeys(reasons)))
+    return sweep
+
+
+def _refused_values(
+    name: str, parameter: SearchedParameter, params: Params, others: Sequence[str]
+) -> Iterator[str]:
+    """A line for each value that its parameter does not take; `others` are searched as well."""
+    section, key = name.split(".")
+    for value in parameter.extremes():
+        values = params.model_dump()
+        values[section][key] = value
+        try:
+            Params.model_validate(values)
+        except ValidationError as error:
+            for reason in explain(error, Params, varying=others):
+                own = reason.startswith(f"{name}: ")
+                yield f"parameters.{reason if own else f'{name}: found {shown(value)}; {reason}'}"

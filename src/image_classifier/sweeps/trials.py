@@ -1,0 +1,226 @@
+"""Run trials of a sweep in processes of their own, in copies of the repository."""
+
+import json
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from typing import IO, Any
+
+from dvc.config import Config
+
+from image_classifier.common.errors import InputError
+from image_classifier.outputs.git import git
+
+# The parameters of a trial that stage prepare reads; see dvc.yaml.
+PREPARE_PARAMETERS = ("model.backbone", "model.weights", "model.fine_tune_layers")
+_preparing = threading.Lock()
+
+
+class TrialError(InputError):
+    """A trial could not be finished; the message says why, in one line."""
+
+
+class TrialProcess:
+    """A copy of the repository, and in it a process that trains one trial after another."""
+
+    def __init__(
+        self,
+        folder: Path,
+        source: str,
+        cache: str,
+        preparing: AbstractContextManager = _preparing,
+        output: IO | None = None,
+    ) -> None:
+        """Copy tracked files to a new folder, with data from DVC's cache, prepared if need be.
+
+        Args:
+            folder: the new one.
+            source: the commit or the tree whose files to copy.
+            cache: the folder of DVC's cache.
+            preparing: held while other data are prepared, which is not to be done twice.
+            output: of preparing (None: this process's).
+
+        Raises:
+            TrialError: if the data cannot be prepared.
+        """
+        self.folder = folder
+        self._preparing = preparing
+        self._output = output
+        self._process: subprocess.Popen | None = None
+        self._beginning = threading.Lock()
+        self._closed = False
+        (folder / ".dvc/tmp").mkdir(parents=True)
+        self._git = {
+            "GIT_DIR": git("rev-parse", "--absolute-git-dir"),
+            "GIT_WORK_TREE": str(folder.absolute()),
+            "GIT_INDEX_FILE": str((folder / ".dvc/tmp/git_index").absolute()),
+        }
+        git("read-tree", source, environment=self._git)
+        git("checkout-index", "--all", environment=self._git, folder=folder)
+        with Config(str(folder / ".dvc")).edit("local") as settings:
+            settings["core"] = {"no_scm": True}
+            # Links to the cache cost no time and no space, and nothing writes to the data.
+            settings["cache"] = {"dir": cache, "type": "reflink,hardlink,symlink,copy"}
+        self._prepared: list[str] | None = None
+        self._prepare({})
+
+    def begin(self, parameters: dict) -> dict:
+        """Begin a trial."""
+        self._prepare(parameters)
+        if self._process is None or self._process.poll() is not None:
+            self._start()
+        return self._ask(parameters)
+
+    def go_on(self, wanted: bool) -> dict:
+        """Continue the trial, or stop it."""
+        return self._ask("go on" if wanted else "stop")
+
+    def write_tree(self) -> str:
+        """Put the files here that are no outputs into Git, and return the hash of their tree."""
+        git("add", "--all", environment=self._git, folder=self.folder)
+        return git("write-tree", environment=self._git)
+
+    def close(self) -> None:
+        """End at once what is running, and let nothing begin any more."""
+        with self._beginning:
+            self._closed = True
+        self._stop()
+
+    def _prepare(self, parameters: dict) -> None:
+        changes = [
+            f"{name}={parameters[name]}" for name in PREPARE_PARAMETERS if name in parameters
+        ]
+        if changes == self._prepared:
+            return
+        self._stop()  # the process has read the data that there were
+        self._prepared = None  # DVC removes the data before it prepares others, and may then fail
+        from dvc.utils.hydra import apply_overrides
+
+        path = self.folder / "params.yaml"
+        original = path.read_text(encoding="utf-8")
+        # What has been prepared before is only linked.
+        with self._preparing if changes else nullcontext():
+            apply_overrides(path, changes)
+            command = [sys.executable, "-m", "dvc", "repro", "--quiet", "prepare"]
+            process = self._begin(
+                command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output
+            )
+            try:
+                failed = process.wait()
+            finally:
+                self._stop()
+        path.write_text(original, encoding="utf-8")
+        if failed:
+            raise TrialError("`dvc repro prepare` failed, as said above")
+        self._prepared = changes
+
+    def _start(self) -> None:
+        sources = [str(self.folder.absolute() / "src"), os.environ.get("PYTHONPATH")]
+        with (self.folder / ".dvc/tmp/trials.log").open("a") as log:
+            self._begin(
+                [sys.executable, "-m", "image_classifier.sweeps.worker"],
+                env={
+                    **os.environ,
+                    "PYTHONPATH": os.pathsep.join(filter(None, sources)),
+                    # As for a stage: it saves no experiment, and ends when this one is killed.
+                    "DVC_ROOT": str(self.folder.absolute()),
+                },
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                bufsize=1,
+            )
+
+    def _begin(self, command: list[str], **options: object) -> subprocess.Popen:
+        with self._beginning:
+            if self._closed:
+                raise TrialError("the sweep has ended")
+            # In a group of its own, which ends as a whole: what DVC runs uses the folder as well.
+            self._process = subprocess.Popen(
+                command, cwd=self.folder, start_new_session=True, **options
+            )
+            return self._process
+
+    def _stop(self) -> None:
+        if self._process and self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+
+    def _ask(self, message: object) -> dict:
+        with suppress(BrokenPipeError):  # the process has ended; reading its answer tells
+            print(json.dumps(message), file=self._process.stdin, flush=True)
+        line = self._process.stdout.readline()
+        if not line:
+            raise TrialError(f"its process ended with code {self._process.wait()}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise TrialError(answer["error"])
+        if "epoch" in answer:
+            return answer
+        try:
+            return {**answer, "tree": self.write_tree()}
+        except InputError as error:
+            raise TrialError(str(error)) from None
+
+
+def run_trial(process: Any, parameters: dict, go_on: Callable[[int, dict], bool]) -> dict:
+    """Run a trial on an idle process, and return the last answer.
+
+    Args:
+        process: a `TrialProcess`, or anything with its methods `begin` and `go_on`.
+        parameters: for `begin`.
+        go_on: whether to continue, given the number of an epoch, from 1, and its metrics.
+
+    Raises:
+        TrialError: if the trial failed.
+    """
+    answer = process.begin(parameters)
+    while "epoch" in answer:
+        answer = process.go_on(go_on(answer["epoch"], answer["metrics"]))
+    return answer
+
+
+class TrialPool:
+    """Some `TrialProcess`es, of which each trial takes one that is idle."""
+
+    def __init__(self, folder: Path, count: int, source: str, cache: str) -> None:
+        """Remove what is in `folder`, and make `count` copies there, as `TrialProcess` does."""
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(exist_ok=True)
+        # Not the same again: what a killed sweep began may still write to its own.
+        copies = Path(tempfile.mkdtemp(dir=folder))
+        self._folder = folder
+        self.prepared = copies / "0/dvc.lock"  # where the prepared data are recorded
+        numbers = range(count)
+        self._processes = [TrialProcess(copies / str(number), source, cache) for number in numbers]
+        self._idle: queue.SimpleQueue[TrialProcess] = queue.SimpleQueue()
+        for process in self._processes:
+            self._idle.put(process)
+
+    def run(self, parameters: dict, go_on: Callable[[int, dict], bool]) -> dict:
+        """Wait for an idle process, and do as `run_trial` with it."""
+        process = self._idle.get()
+        try:
+            return run_trial(process, parameters, go_on)
+        finally:
+            self._idle.put(process)
+
+    def write_tree(self) -> str:
+        """As `TrialProcess.write_tree`; before the first trial, with the data prepared."""
+        return self._processes[0].write_tree()
+
+    def close(self) -> None:
+        """End all processes, and remove their copies."""
+        for process in self._processes:
+            process.close()
+        shutil.rmtree(self._folder, ignore_errors=True)

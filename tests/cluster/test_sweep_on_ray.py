@@ -1,0 +1,208 @@
+"""Sweeps on the machines of a Ray cluster."""
+
+import os
+import re
+import shutil
+import signal
+import time
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+
+import psutil
+import pytest
+from dvc_data.hashfile.db import get_odb
+from dvc_objects.fs import LocalFileSystem
+
+from helpers.machines import Machines, another_version, missing
+from helpers.project import Project, sweep_text
+from helpers.running import Run
+from image_classifier.common.errors import InputError
+from image_classifier.preparation.ray_cluster import connect
+from image_classifier.sweeps import ray_trials
+
+SWEEP = ("python", "src/sweep.py", "sweeps/quick.yaml")
+
+
+@pytest.fixture
+def sweep(trained_project: Project) -> Project:
+    """A project with a quick sweep, committed."""
+    trained_project.write_sweep(
+        "train.learning_rate: {choices: [0.01, 0.001]}",
+        "train.batch_size: {choices: [4, 8]}",
+        metric="loss",
+    )
+    return trained_project
+
+
+def commits_of(project: Project) -> dict[tuple[str, ...], str]:
+    """Values of the searched parameters -> the commit of the trial."""
+    commits = project.experiment_commits()
+    return {
+        (trial["train.learning_rate"], trial["train.batch_size"]): commits[trial["experiment"]]
+        for trial in project.trials()
+    }
+
+
+def left_on_machines(machines: Machines) -> list[str]:
+    """Files of sweeps in the temporary folder of the machines, and processes that work there."""
+    files = (machines.temporary / f"image-classifier-{os.getuid()}").glob("*-*")
+    return [str(path) for path in files] + working_below(machines.temporary)
+
+
+def working_below(folder: Path) -> list[str]:
+    """The command lines of processes that are trials or prepare data below a folder."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.cwd().startswith(f"{folder}/image-classifier"):
+                found.append(" ".join(process.cmdline()))
+    return [line for line in found if "ray::" not in line]
+
+
+@pytest.mark.slow
+def test_a_sweep_that_loses_a_machine_gives_what_a_local_one_does(
+    sweep: Project, machines: Machines
+):
+    before = sweep.files("models", "dvclive", "data", ".dvc/config")
+    with Run(sweep, (*SWEEP, "--ray", machines.address)) as run:
+        run.seconds_until("1/4")
+        machines.kill(machines.workers[0])
+        run.finish()
+    assert "machines: 2, trials at a time: 2\n" in run.output
+    assert run.output.count(" was lost\n") == 1
+    # Of what Ray has to say about the machine there is nothing.
+    assert len(run.output.splitlines()) < 20, run.output
+    there = commits_of(sweep)
+    assert [trial["state"] for trial in sweep.trials()] == ["complete"] * 4
+    assert sweep.files("models", "dvclive", "data", ".dvc/config") == before
+    assert sweep.run("git", "status", "--short").stdout == ""
+    assert left_on_machines(machines) == []
+
+    # Its files are all here, and those of a local sweep, but for what the machine was doing.
+    sweep.run("dvc", "exp", "apply", sweep.trials()[0]["experiment"])
+    assert "up to date" in sweep.run("dvc", "status").stdout
+    sweep.run("git", "reset", "--quiet", "--hard")
+    shutil.rmtree(sweep.root / "sweeps/quick")
+    sweep.run(*SWEEP)
+    here = commits_of(sweep)
+    assert here.keys() == there.keys()
+    for values in here:
+        sweep.check_same(here[values], there[values])
+
+
+@pytest.mark.exhaustive
+def test_nothing_goes_on_when_a_sweep_is_killed(sweep: Project, machines: Machines):
+    command = (*SWEEP, "--ray", machines.address)
+    with Run(sweep, command) as run:
+        run.seconds_until("1/4")
+        assert working_below(machines.temporary)
+        run.signal(signal.SIGKILL, to_all=True)
+    deadline = time.monotonic() + 10
+    while working_below(machines.temporary) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert working_below(machines.temporary) == []
+
+    with Run(sweep, command) as run:
+        run.seconds_until("/4  ")
+        run.signal(signal.SIGTERM, to_all=False)
+        assert run.process.wait(timeout=15) == 143
+        assert run.output.endswith("terminated\n") and "Traceback" not in run.output
+    assert left_on_machines(machines) == []
+
+    done = sweep.run(*command)
+    assert "0 of 4 trials are done" not in done.stdout
+    assert [trial["state"] for trial in sweep.trials()] == ["complete"] * 4
+
+
+@pytest.mark.exhaustive
+def test_a_sweep_goes_on_with_machines_that_join(sweep: Project, machines: Machines):
+    for worker in machines.workers:
+        machines.kill(worker)
+    command = (*SWEEP, "--ray", machines.address)
+    with Run(sweep, (*command, "--gpus-per-trial", "0.5")) as run:
+        run.seconds_until("waiting for one")
+        machines.add(num_gpus=1)
+        run.seconds_until("1/4")
+        assert run.process.poll() is None, run.output
+        machines.add(num_gpus=1)
+        run.finish()
+    assert [trial["state"] for trial in sweep.trials()] == ["complete"] * 4
+
+
+@pytest.mark.exhaustive
+def test_a_failing_trial_is_not_repeated(sweep: Project, machines: Machines):
+    sweep.set_params({"model": {"backbone": "efficientnet_lite0"}, "prepare": {"image_size": 32}})
+    text = sweep_text("model.weights: {choices: [nowhere.h5, random]}", pruner="median")
+    (sweep.root / "sweeps/grid.yaml").write_text(text)
+    done = sweep.run("python", "src/sweep.py", "sweeps/grid.yaml", "--ray", machines.address)
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("error: model.weights: nowhere.h5 not found") == 1
+    assert "`dvc repro prepare` failed" in done.stdout and " was lost" not in done.stdout
+    trials = {trial["model.weights"]: trial for trial in sweep.trials("grid")}
+    assert trials["nowhere.h5"]["state"] == "fail" and trials["random"]["state"] == "complete"
+    # The features that a machine has computed are here.
+    sweep.run("dvc", "exp", "apply", trials["random"]["experiment"])
+    assert "up to date" in sweep.run("dvc", "status").stdout
+
+
+@pytest.mark.exhaustive
+def test_a_machine_with_other_packages_is_not_used(
+    sweep: Project, machines: Machines, tmp_path: Path
+):
+    for worker in machines.workers:
+        machines.kill(worker)
+    machines.add(env_vars=another_version(tmp_path / "other", "keras"))
+    command = (*SWEEP, "--ray", machines.address)
+    refusal = rf"not used: .*: found keras 1.2.3; allowed: {version('keras')}, as here\n"
+    done = sweep.run(*command, fails=True)
+    assert re.fullmatch(
+        f"{refusal}error: no machine of the cluster can run trials, as said above\n", done.stderr
+    )
+    machines.add(env_vars=missing(tmp_path / "less", "dvc_data"))
+    lack = r"not used: [\d.]+: ModuleNotFoundError: No module named 'dvc_data'\n"
+    machines.add()
+    done = sweep.run(*command)
+    assert re.fullmatch(f"{refusal}{lack}|{lack}{refusal}", done.stderr) and "4/4" in done.stdout
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])
+def test_a_cluster_that_is_not_there_is_one_line(address: str):
+    pytest.importorskip("ray")
+    with pytest.raises(InputError, match=rf"^Ray at {address}: .*; allowed: its head, as") as error:
+        connect(address)
+    assert "\n" not in str(error.value)
+
+
+def test_a_cluster_that_is_not_there_ends_the_sweep_in_one_line(project: Project):
+    pytest.importorskip("ray")
+    done = project.run("python", "src/sweep.py", "--ray", "127.0.0.1:1", fails=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert re.fullmatch(r"error: Ray at 127\.0\.0\.1:1: .*\n", done.stderr)
+
+
+def test_files_arrive_as_they_were_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ray_trials, "BLOCK_BYTES", 1000)
+    there, here = (get_odb(LocalFileSystem(), str(tmp_path / name)) for name in ("there", "here"))
+    contents = {"aa1": b"", "ab2": b"short", "ac3": bytes(range(250)) * 12, "ad4": b"x" * 1001}
+    for oid, content in contents.items():
+        there.add_bytes(oid, content)
+    for block in ray_trials.divide(there, contents):
+        assert sum(min(1000, piece.size) for piece in block) < 2000
+        sent = ray_trials.read_pieces(there, block)
+        ray_trials.write_pieces(here, tmp_path, block, sent)
+    arrived = {oid: Path(here.oid_to_path(oid)) for oid in contents}
+    assert {oid: path.read_bytes() for oid, path in arrived.items()} == contents
+    assert {path.stat().st_mode & 0o777 for path in arrived.values()} == {0o444}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "there"]
+
+
+def test_what_a_killed_sweep_has_left_is_removed(tmp_path: Path):
+    for name in ("killed", "running"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").touch()
+    ray_trials.begin_use(tmp_path, "killed").close()
+    with ray_trials.begin_use(tmp_path, "running"):
+        ray_trials.remove_unused(tmp_path)
+        found = sorted(path.name for path in tmp_path.iterdir())
+        assert found == ["lock", "running", "running.in_use"]

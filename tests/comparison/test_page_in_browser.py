@@ -1,0 +1,211 @@
+"""The page that compares experiments, in a browser."""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from helpers.made_experiments import image_bytes, result_files, save_experiment
+from helpers.project import Project
+
+COUNT = 12
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+# What must appear on the page as it is, and not be taken for HTML.
+CAT = "cat</script><b>&amp;"
+
+
+@pytest.fixture(scope="module")
+def page_file(make_project: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of experiments that classify more and more of twelve cats rightly."""
+    project: Project = make_project(tmp_path_factory.mktemp("page"))
+    images = {f"cat/{number}.png": image_bytes(number) for number in range(COUNT)}
+    for number in range(COUNT):
+        rows = [
+            (path, CAT, CAT if index <= number else "dog", 0.75)
+            for index, path in enumerate(images)
+        ]
+        losses = [1 / (number + epoch) for epoch in range(1, 5)]
+        params = {"train": {"learning_rate": 10.0**-number, "dropout": 0.5}}
+        files, outputs = result_files(params, rows, losses)
+        outputs["data/raw"] = images
+        save_experiment(project, f"trial-{number:02}", files, outputs, time=number)
+    files["dvclive/evaluate/metrics.json"] = '{"accuracy": NaN, "loss": 0.5}'
+    files["dvclive/train/plots/metrics/eval/loss.tsv"] = "step\tloss\n1\tnan\n"
+    files["dvclive/train/plots/metrics/train/loss.tsv"] = "step\tloss\n1\t0.5\n2\t0\n"
+    save_experiment(project, "diverged", files, {}, time=100)
+    save_experiment(project, "empty", dict.fromkeys(files, ""), {}, time=101)
+    sweep = project.root / "sweeps/adam"
+    sweep.mkdir(parents=True)
+    (sweep / "trials.csv").write_text("number,experiment,state,value\n0,trial-00,PRUNED,0\n")
+    (sweep / "history.png").write_bytes(image_bytes(0, (400, 300)))
+    project.run("python", "src/report.py")
+    return project.root / "experiments.html"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser, page_file: Path) -> Iterator:
+    """The open page. Whatever a test does there, it must not complain or ask for anything."""
+    complaints, requests = [], []
+    page = browser.new_page(viewport={"width": 1300, "height": 900})
+    page.set_default_timeout(10_000)
+    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(page_file.as_uri())
+    page.wait_for_function("charts.every((chart) => chart.view)")
+    yield page
+    page.wait_for_timeout(100)
+    page.close()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith("data:")] == [page_file.as_uri()]
+
+
+def names_in_the_table(page) -> list[str]:
+    return page.locator("#experiments tbody tr:not([hidden]) th label").evaluate_all(
+        "labels => labels.map((label) => label.title.split(' ')[0])"
+    )
+
+
+def lines_of(page, title: str) -> int:
+    page.wait_for_timeout(100)
+    page.evaluate("Promise.all(charts.map((chart) => chart.view?.runAsync())).then(() => null)")
+    figure = page.locator("figure", has_text=title)
+    return figure.locator("svg.marks .mark-line path").count()
+
+
+def test_the_table_sorts_by_number_marks_the_best_and_is_filtered(page):
+    head = page.locator("thead th", has_text="learning_rate")
+    head.locator("button").click()
+    assert head.get_attribute("aria-sort") == "ascending"
+    names = names_in_the_table(page)
+    assert set(names[:2]) == {"trial-11", "diverged"} and names[2:4] == ["trial-10", "trial-09"]
+    head.locator("button").press("Enter")
+    assert head.get_attribute("aria-sort") == "descending"
+    names = names_in_the_table(page)
+    assert names[:2] == ["trial-00", "trial-01"] and names[-1] == "empty"
+    assert page.locator("thead [aria-sort]").count() == 1
+
+    page.locator("thead button", has_text="loss").first.click()  # smaller is better: at the top
+    assert names_in_the_table(page)[0] == "trial-11"
+    best = page.locator("td.best").evaluate_all("cells => cells.map((cell) => cell.textContent)")
+    assert best[:3] == ["1.0000 (best)", "0.0667 (best)", "0.0000 (best)"]
+    # Not a number, and last of all: an accuracy of NaN.
+    page.locator("thead button", has_text="accuracy").first.click()
+    assert set(names_in_the_table(page)[-2:]) == {"diverged", "empty"}
+    assert "NaN" in page.locator("tbody tr", has_text="diverged").inner_text()
+
+
+def test_lines_are_switched_on_and_off(page):
+    title = "Loss, training images"
+    assert lines_of(page, title) == 10  # the best ones
+    page.locator("#legend button", has_text="trial-11").click()
+    assert lines_of(page, title) == 9
+    assert lines_of(page, "ROC curve") == 9 + 1  # and the diagonal
+    page.locator("#legend button", has_text="trial-11").click()
+    page.locator("tbody tr", has_text="trial-00").locator("td").first.click()
+    assert lines_of(page, title) == 11
+    page.locator("#none").click()
+    assert lines_of(page, title) == 0
+    page.locator("#all").click()
+    assert lines_of(page, title) == COUNT + 1
+    page.get_by_label("logarithmic loss").check()
+    page.get_by_label("zoom into the corner").check()
+    assert lines_of(page, title) == COUNT + 1
+    page.locator("#best").click()
+    assert lines_of(page, title) == lines_of(page, "Precision and recall") == 10
+    colors = (
+        page.locator("figure", has_text=title)
+        .locator(".mark-line path")
+        .evaluate_all("paths => paths.map((path) => path.getAttribute('stroke'))")
+    )
+    assert len(set(colors)) == 10
+
+    page.locator("#filter").fill("learning_rate=0.1")
+    assert names_in_the_table(page) == ["trial-01"]
+    page.locator("#all").click()
+    assert lines_of(page, "Loss, training images") == 1
+
+
+def test_pointing_at_a_line_names_its_experiment(page):
+    page.locator("#none").click()
+    page.locator("tbody tr", has_text="trial-00").locator("input").check()
+    box = page.locator("figure", has_text="Loss, validation images").locator("svg.marks")
+    box.scroll_into_view_if_needed()
+    place = page.evaluate(
+        "(({view, box}) => { const frame = box.querySelector('svg').getBoundingClientRect();"
+        " const [x, y] = view.origin(); return [frame.x + x + view.scale('x')(2),"
+        " frame.y + y + view.scale('y')(0.5)]; })"
+        "(charts.find(({title}) => title === 'Loss, validation images'))"
+    )
+    page.mouse.move(*place)
+    assert page.locator("#tooltip").inner_text() == "trial-00\nepoch: 2\nloss: 0.5"
+    assert page.locator("tr.highlighted").count() == 1
+
+
+def test_changed_predictions_of_two_experiments_are_shown(page):
+    page.locator("#before").select_option(label="trial-02")
+    page.locator("#after").select_option(label="trial-07")
+    changed = page.locator("#changed")
+    assert "Of 12 test images in common, 5 fixed, 0 newly broken" in changed.inner_text()
+    assert changed.locator(".image").count() == 5
+    paths = changed.locator(".image img").evaluate_all("images => images.map(({alt}) => alt)")
+    assert sorted(paths) == [f"cat/{number}.png" for number in range(3, 8)]
+    assert CAT in changed.locator(".image").first.inner_text()
+    loaded = (
+        "images => Promise.all(images.map((image) => image.decode().then("
+        "() => image.naturalWidth === 24))).then((loaded) => loaded.every(Boolean))"
+    )
+    assert changed.locator(".image img").evaluate_all(loaded)
+    # With the keyboard: charts that come into sight may move the button below a mouse.
+    changed.get_by_role("button", name="Swap").press("Enter")
+    assert "0 fixed, 5 newly broken" in changed.inner_text()
+    page.locator("#after").select_option(label="trial-07")
+    assert "Choose two experiments." in changed.inner_text()
+
+
+def test_matrices_sheets_and_searches_are_shown(page):
+    page.locator("#none").click()
+    page.locator("tbody tr", has_text="trial-03").locator("input").check()
+    page.locator("#confusion").scroll_into_view_if_needed()
+    page.locator("#confusion svg.marks").wait_for()
+    assert page.locator("#confusion figure").count() == 1
+    assert CAT[:3] in page.locator("#confusion svg.marks").inner_html()
+    page.get_by_role("button", name="Validation images").press("Enter")
+    page.locator("#confusion svg.marks").wait_for()
+    page.emulate_media(color_scheme="dark")  # all is drawn anew
+    page.locator("#confusion svg.marks").wait_for()
+    page.wait_for_function("charts.every((chart) => chart.view)")
+    page.locator("#sheets").scroll_into_view_if_needed()
+    page.get_by_role("button", name="Validation predictions").press("Enter")
+    assert "epoch 4" in page.locator("#sheets figcaption").inner_text()
+    page.locator("#sheets img").click()
+    assert page.locator("dialog img").is_visible()
+    page.locator("dialog").click()
+    assert not page.locator("dialog img").is_visible()
+    assert page.locator("#sweep img").count() == 1
+    assert "pruned" in page.locator("tbody tr", has_text="trial-00").inner_text()
+    assert "incomplete" in page.locator("tbody tr", has_text="empty").inner_text()
+
+
+def test_a_phone_need_not_scroll_sideways(page):
+    page.set_viewport_size({"width": 375, "height": 800})
+    page.locator("#all").click()
+    for section in ("#training", "#test", "#confusion", "#changed", "#sheets", "#sweep"):
+        page.locator(section).scroll_into_view_if_needed()
+        page.wait_for_timeout(100)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 375, section
+    width = page.locator("figure svg.marks").first.bounding_box()["width"]
+    assert 200 < width <= 351

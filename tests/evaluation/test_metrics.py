@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from dvclive import Live
+from sklearn.metrics import roc_auc_score
+
+from image_classifier.evaluation.metrics import (
+    expected_calibration_error,
+    log_curves,
+    per_class,
+    summarise,
+    thinned,
+)
+from image_classifier.outputs.sheets import worst_first
+
+LABELS = np.array([0, 0, 1, 1])
+PROBABILITIES = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]], np.float32)
+
+
+def test_figures_of_merit_worked_by_hand():
+    figures = summarise(LABELS, PROBABILITIES, calibration_bins=10)
+    assert figures["accuracy"] == 0.75
+    assert figures["loss"] == pytest.approx(-np.log([0.9, 0.4, 0.7, 0.8]).mean(), rel=1e-6)
+    assert figures["precision"] == pytest.approx((1 + 2 / 3) / 2)
+    assert figures["recall"] == pytest.approx((1 / 2 + 1) / 2)
+    assert figures["f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert figures["roc_auc"] == 1.0
+
+
+def test_calibration_error_worked_by_hand():
+    confidence = np.array([0.95, 0.55, 0.65, 0.85])
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    labels = np.array([0, 1, 0, 0])  # the second prediction is wrong
+    # With two bins all are in the upper one: mean confidence 0.75, accuracy 0.75.
+    assert expected_calibration_error(labels, probabilities, bins=2) == pytest.approx(0, abs=1e-9)
+    # With ten bins each stands alone: gaps 0.05, 0.55, 0.35, 0.15.
+    assert expected_calibration_error(labels, probabilities, bins=10) == pytest.approx(0.275)
+
+
+def test_a_calibrated_classifier_has_a_small_error():
+    generator = np.random.default_rng(0)
+    confidence = generator.uniform(0.5, 1, 20_000)
+    labels = (generator.uniform(size=20_000) > confidence).astype(int)
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    assert expected_calibration_error(labels, probabilities, bins=10) < 0.015
+    assert expected_calibration_error(1 - labels, probabilities, bins=10) > 0.4
+
+
+def test_classes_that_do_not_occur_are_no_error():
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], np.float32)
+    figures = summarise(np.array([0, 1]), probabilities, calibration_bins=5)
+    assert figures["roc_auc"] == 1.0 and figures["accuracy"] == 1.0
+    assert "roc_auc" not in summarise(np.array([0, 0]), probabilities, 5)
+    expected = {"class": "c", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
+    assert per_class(np.array([0, 1]), probabilities, ["a", "b", "c"])[2] == expected
+
+
+def test_thinned_scores_keep_the_curve_with_few_points():
+    generator = np.random.default_rng(0)
+    truth = generator.integers(0, 2, 100_000)
+    scores = 1 / (1 + np.exp(-generator.normal(4 * truth - 2, 3)))
+    few = thinned(scores)
+    assert len(np.unique(few)) <= 650
+    assert roc_auc_score(truth, few) == pytest.approx(roc_auc_score(truth, scores), abs=1e-4)
+    assert (np.diff(few[np.argsort(scores)]) >= 0).all()
+    assert (thinned(scores[:1000]) == scores[:1000]).all()
+
+
+@pytest.mark.parametrize("class_count", [2, 10])
+def test_curves_of_many_images_stay_small(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, class_count: int
+):
+    monkeypatch.chdir(tmp_path)  # no Git repository, for DVCLive
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, class_count, 20_000)
+    logits = generator.normal(size=(20_000, class_count))
+    logits[np.arange(20_000), labels] += 2
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    with Live("live", save_dvc_exp=False, dvcyaml=False) as live:
+        log_curves(live, labels, probabilities, bins=10)
+    for name in ("roc", "precision_recall", "calibration"):
+        content = (tmp_path / f"live/plots/sklearn/{name}.json").read_bytes()
+        assert len(content) < 100_000
+        assert 5 < len(json.loads(content)[name]) <= 655
+
+
+def test_the_worst_predictions_come_first():
+    # Wrong by 0.2; right by 0.8, by 0.4 and by 0.6.
+    assert worst_first(LABELS, PROBABILITIES).tolist() == [1, 2, 3, 0]

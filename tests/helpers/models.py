@@ -1,0 +1,42 @@
+"""What tests of model files share."""
+
+from pathlib import Path
+
+from helpers.project import REPOSITORY
+from image_classifier.common.params import Params, read_params
+from image_classifier.computing.tensorflow_setup import keras
+from image_classifier.outputs.metadata import TrainedOn
+from image_classifier.outputs.model_file import save_model
+from image_classifier.training.classifier import build_networks
+
+CLASS_NAMES = ["cat", "dog", "a, strange/name ü"]
+TRAINED_ON = TrainedOn(
+    dataset="image_folder",
+    training_pictures=1234,
+    table_sha256="0" * 64,
+    image_size=32,
+    color_mode="rgb",
+    backbone="mobilenet_v2",
+    weights="random",
+    fine_tune_layers=2,
+    epochs=5,
+    best_epoch=4,
+    validation_accuracy=0.75,
+)
+
+
+def save_network(path: Path, **model: object) -> keras.Model:
+    """Save a network that has learned nothing, for three classes."""
+    network = build_networks(params_with(**model), class_count=3).model
+    save_model(network, CLASS_NAMES, TRAINED_ON, path)
+    return network
+
+
+def params_with(image_size: int = 32, **model: object) -> Params:
+    """The default parameters for images of another size, in colour, with another backbone."""
+    params = read_params(REPOSITORY / "params.yaml").model_dump()
+    params["prepare"].update(
+        image_size=image_size, color_mode="rgb", horizontal_flip=True, rotation=0.2
+    )
+    params["model"].update(weights="random", **model)
+    return Params.model_validate(params)

@@ -1,0 +1,205 @@
+"""Copies of this repository, and commands run in them."""
+
+import csv
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+COPIED = [
+    ".dvc/config",
+    ".dvc/plots",
+    ".dvcignore",
+    ".gitignore",
+    "data/.gitignore",
+    "dvc.yaml",
+    "models/.gitignore",
+    "params.yaml",
+    "src",
+    "sweeps/learning_rate.yaml",
+]
+# Small enough for a test, large enough that every split has every class.
+QUICK = {
+    "download": {"dataset": "image_folder"},
+    "prepare": {"image_size": 16, "color_mode": "rgb"},
+    "model": {"conv1_filters": 8, "conv2_filters": 8, "dense_units": 16},
+    "train": {"learning_rate": 0.005, "batch_size": 4, "epochs": 2, "log_images": 6},
+    "evaluate": {"log_images": 6, "check_images": 8},
+}
+
+
+def run_python(
+    *arguments: str | Path, folder: Path, **environment: str
+) -> subprocess.CompletedProcess:
+    """Run Python in a folder, with more in the environment."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=folder,
+        env={**os.environ, **environment},
+        capture_output=True,
+        encoding="utf-8",
+        errors="surrogateescape",
+    )
+
+
+AUGMENTED = {"horizontal_flip": True, "rotation": 0.1}
+ON_FEATURES = {
+    "prepare": {"image_size": 32, "views": 2, **AUGMENTED},
+    "model": {"backbone": "efficientnet_lite0"},
+}
+ALL_STAGES = ["download", "prepare", "train", "evaluate"]
+
+
+def stages_run(output: str) -> list[str]:
+    """The stages that DVC says it ran."""
+    return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
+
+
+def sweep_text(*parameters: str, **settings: object) -> str:
+    """A sweep of a grid of these parameters, but for what the settings say."""
+    default = {"metric": "accuracy", "sampler": "grid", "pruner": "none", "trials": 9, "seed": 0}
+    lines = [f"{key}: {value}" for key, value in (default | settings).items()]
+    return "\n".join([*lines, "parameters:", *(f"  {line}" for line in parameters), ""])
+
+
+def differing(before: dict[str, object], after: dict[str, object]) -> list[str]:
+    """The files that are not the same, but for those of what the machine was doing."""
+    names = [name for name in before | after if before.get(name) != after.get(name)]
+    return [name for name in names if not name.startswith("dvclive/system/")]
+
+
+def one_error(output: str) -> str:
+    """The one line of an output that is an error of this repository; there is no traceback."""
+    assert "Traceback" not in output, output
+    (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    return line
+
+
+class Project:
+    """A copy of this repository in a Git repository of its own, and commands run there."""
+
+    def __init__(self, root: Path, home: Path) -> None:
+        self.root = root
+        programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        kept = {key: value for key, value in os.environ.items() if key[:4] not in ("DVC_", "GIT_")}
+        self.environment = {
+            **kept,
+            "HOME": str(home),
+            "TMPDIR": str(home),  # where those that are killed leave something
+            "PATH": programs,
+            "GIT_AUTHOR_NAME": "Test",
+            "GIT_AUTHOR_EMAIL": "test@example.org",
+            "GIT_COMMITTER_NAME": "Test",
+            "GIT_COMMITTER_EMAIL": "test@example.org",
+        }
+
+    def copy(self, root: Path) -> "Project":
+        """Copy it to a folder that does not exist yet; the home is the same."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return Project(root, Path(self.environment["HOME"]))
+
+    def run(self, *command: str, fails: bool = False) -> subprocess.CompletedProcess:
+        """Run a command at the top of the project; `fails` says how it must end."""
+        done = subprocess.run(
+            command, cwd=self.root, env=self.environment, capture_output=True, text=True
+        )
+        output = f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        assert (done.returncode != 0) == fails, output
+        return done
+
+    def experiment(self, *changes: str) -> list[str]:
+        """Run an experiment with changed parameters; gives the stages that were run."""
+        options = [part for change in changes for part in ("-S", change)]
+        return stages_run(self.run("dvc", "exp", "run", *options).stdout)
+
+    def set_params(self, changes: dict[str, dict[str, object]]) -> None:
+        """Change values in params.yaml."""
+        yaml, path = YAML(), self.root / "params.yaml"
+        params = yaml.load(path)
+        for section, values in changes.items():
+            params[section].update(values)
+        yaml.dump(params, path)
+
+    def error(self, *command: str, code: int = 1) -> str:
+        """Run a command that must fail, with this exit code; gives the error that it ends with."""
+        done = self.run(*command, fails=True)
+        line = one_error(done.stderr)
+        assert (done.returncode, done.stderr.splitlines()[-1]) == (code, line)
+        return line
+
+    def download(
+        self, source: object, fails: bool = False, **params: object
+    ) -> subprocess.CompletedProcess:
+        """Run the first stage with a source and perhaps other parameters."""
+        self.set_params({"download": {"source": str(source), **params}})
+        return self.run("python", "src/download.py", fails=fails)
+
+    def commit(self) -> None:
+        self.run("git", "add", "--all")
+        self.run("git", "commit", "--quiet", "--message", "Test")
+
+    def experiments(self) -> dict[str, dict]:
+        """Revision -> parameters and metrics of the hidden experiments, as `dvc exp show` has them.
+
+        A commit that cannot be read, or that misses metrics, is a failure.
+        """
+        shown = json.loads(self.run("dvc", "exp", "show", "--json").stdout)
+        revisions = [
+            revision
+            for commit in shown
+            for experiment in commit["experiments"] or []
+            for revision in experiment["revs"]
+        ]
+        for revision in [*shown, *revisions]:
+            assert not revision.get("error"), revision
+            for metrics in revision["data"]["metrics"].values():
+                assert not metrics.get("error"), revision
+        return {revision["rev"]: revision["data"] for revision in revisions}
+
+    def experiment_commits(self) -> dict[str, str]:
+        """Name -> revision of the hidden experiments."""
+        listed = self.run("git", "for-each-ref", "--format=%(refname) %(objectname)", "refs/exps")
+        found = re.findall("refs/exps/[0-9a-f]{2}/[^/]+/(.+) (.+)", listed.stdout)
+        return dict(found)
+
+    def check_same(self, *revisions: str) -> None:
+        """Two revisions differ in what the machine was doing only."""
+        changed = self.run("git", "diff", "--name-only", *revisions).stdout.splitlines()
+        assert all("dvclive/system/" in path for path in changed), changed
+
+    def write_sweep(self, *parameters: str, **settings: object) -> None:
+        """Commit a sweep, sweeps/quick.yaml: see `sweep_text`."""
+        (self.root / "sweeps/quick.yaml").write_text(sweep_text(*parameters, **settings))
+        self.commit()
+
+    def trials(self, sweep: str = "quick") -> list[dict[str, str]]:
+        """What a sweep has written of its trials."""
+        return self.rows(f"sweeps/{sweep}/trials.csv")
+
+    def rows(self, path: str) -> list[dict[str, str]]:
+        """The rows of a table, .csv or .tsv."""
+        with (self.root / path).open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file, delimiter="\t" if path.endswith(".tsv") else ","))
+
+    def unreadable(self) -> dict[str, str]:
+        """Path -> reason of the files that the download has left out."""
+        return {row["path"]: row["reason"] for row in self.rows("data/unreadable.csv")}
+
+    def splits(self) -> dict[str, str]:
+        """Path -> split of the images."""
+        return {row["path"]: row["split"] for row in self.rows("data/prepared/images.csv")}
+
+    def files(self, *folders: str) -> dict[str, bytes]:
+        """The contents of all files below some folders."""
+        return {
+            path.relative_to(self.root).as_posix(): path.read_bytes()
+            for folder in folders
+            for path in sorted((self.root / folder).rglob("*"))
+            if path.is_file()
+        }

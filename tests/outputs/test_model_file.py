@@ -1,0 +1,187 @@
+"""The networks that are fitted and saved, and the model file."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.models import CLASS_NAMES, TRAINED_ON, params_with, save_network
+from helpers.project import REPOSITORY, run_python
+from image_classifier.common.errors import InputError
+from image_classifier.common.params import Params, read_params
+from image_classifier.computing.tensorflow_setup import keras
+from image_classifier.networks.augmentation import build_augmentation
+from image_classifier.networks.backbones import build_feature_extractor
+from image_classifier.outputs.metadata import describe_training
+from image_classifier.outputs.model_file import load_model
+from image_classifier.outputs.predicting import predict_probabilities
+from image_classifier.training.classifier import build_networks
+
+SAVE = """
+from pathlib import Path
+from image_classifier.outputs.metadata import describe_training
+from image_classifier.computing.tensorflow_setup import make_deterministic
+from image_classifier.outputs.model_file import save_model
+from image_classifier.training.classifier import build_networks
+from image_classifier.common.params import read_params
+make_deterministic(0)
+params = read_params(Path({params!r}))
+trained_on = describe_training(params, Path({params!r}), 100, 3, 0.9)
+save_model(build_networks(params, 3).model, ["a", "b", "c"], trained_on, Path({path!r}))
+"""
+
+
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
+
+
+@pytest.mark.parametrize(
+    "model", [{"backbone": "cnn"}, {"backbone": "mobilenet_v2", "fine_tune_layers": 2}]
+)
+def test_fitting_to_pixels_changes_the_model_that_is_saved(model: dict, pixels: np.ndarray):
+    networks = build_networks(params_with(**model), class_count=3)
+    before = networks.model.predict(pixels, verbose=0)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    networks.fitted.compile(optimizer="adam", loss=loss)
+    networks.fitted.fit(pixels, np.array([0, 1, 2, 0, 1]), verbose=0)
+    after = networks.model.predict(pixels, verbose=0)
+    assert np.abs(after - before).max() > 1e-4
+    np.testing.assert_allclose(after.sum(axis=1), 1, rtol=1e-5)
+    logits = networks.fitted.predict(pixels, verbose=0)
+    np.testing.assert_allclose(keras.ops.softmax(logits), after, rtol=1e-4, atol=1e-6)
+
+
+def test_a_frozen_backbone_is_fitted_through_features(pixels: np.ndarray):
+    networks = build_networks(params_with(backbone="mobilenet_v2"), class_count=3)
+    features = networks.model.get_layer("feature_extractor").predict(pixels, verbose=0)
+    assert networks.fitted.input_shape == (None, features.shape[1])
+    np.testing.assert_allclose(
+        predict_probabilities(networks.model, features[None]),
+        predict_probabilities(networks.model, pixels[None]),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def test_augmentation_changes_training_only(pixels: np.ndarray):
+    network = build_networks(params_with(backbone="cnn"), class_count=3).fitted
+    images = pixels.astype(np.float32)
+    inference = [np.asarray(network(images, training=False)) for _ in range(2)]
+    assert (inference[0] == inference[1]).all()
+    augmentation = network.get_layer("augmentation")
+    augmented = [np.asarray(augmentation(images, training=True)) for _ in range(2)]
+    assert (augmented[0] != augmented[1]).any()
+    assert np.asarray(augmentation(images, training=False) == images).all()
+
+
+def test_images_are_not_changed_where_nothing_asks_for_it(pixels: np.ndarray):
+    params = read_params(REPOSITORY / "params.yaml").prepare
+    augmentation = build_augmentation(params.model_copy(update={"image_size": 32}), channels=3)
+    for count in (5, 2):
+        images = pixels[:count].astype(np.float32)
+        assert (np.asarray(augmentation(images, training=True)) == images).all()
+
+
+def test_flip_and_rotation_are_independent():
+    # An image with a bright left edge: where it goes tells the flip, how far the angle's sign.
+    size = 33
+    images = np.zeros((400, size, size, 1), np.float32)
+    images[:, size // 2, : size // 4] = 255
+    params = params_with(backbone="cnn").prepare.model_copy(
+        update={"image_size": size, "rotation": 0.1}
+    )
+    augmented = np.asarray(build_augmentation(params, channels=1)(images, training=True))[..., 0]
+    weights = augmented.sum(axis=(1, 2))
+    columns = (augmented.sum(axis=1) * np.arange(size)).sum(axis=1) / weights
+    rows = (augmented.sum(axis=2) * np.arange(size)).sum(axis=1) / weights
+    flipped, upwards = columns > size // 2, rows < size // 2
+    for is_flipped in (True, False):
+        for is_upwards in (True, False):
+            # A quarter each; 100 with a standard deviation below 9.
+            assert 60 < ((flipped == is_flipped) & (upwards == is_upwards)).sum() < 140
+
+
+def test_a_random_backbone_is_the_one_that_computed_the_features():
+    params = params_with(backbone="mobilenet_v2")
+    keras.utils.set_random_seed(params.prepare.seed)
+    prepared = build_feature_extractor(params.model, 32, 3).get_weights()
+    other = Params.model_validate(
+        {**params.model_dump(), "train": {**params.train.model_dump(), "seed": 7}}
+    )
+    extractor = build_networks(other, class_count=3).model.get_layer("feature_extractor")
+    for weight, expected in zip(extractor.get_weights(), prepared, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+
+
+def test_arrays_that_do_not_fit_the_model_are_named(pixels: np.ndarray):
+    model = build_networks(params_with(backbone="cnn"), class_count=3).model
+    for views in (np.zeros((1, 4, 20, 20, 3), np.uint8), np.zeros((1, 4, 5), np.float32)):
+        with pytest.raises(InputError, match="data/prepared: found arrays of"):
+            predict_probabilities(model, views)
+
+
+def test_a_saved_model_gives_the_same_and_says_what_it_is(tmp_path: Path, pixels: np.ndarray):
+    path = tmp_path / "model.keras"
+    model = save_network(path, backbone="mobilenet_v2")
+    loaded, class_names, trained_on = load_model(path)
+    assert class_names == CLASS_NAMES
+    assert trained_on == TRAINED_ON
+    np.testing.assert_array_equal(loaded.predict(pixels), model.predict(pixels))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_keras_alone_loads_the_model_file(tmp_path: Path):
+    save_network(tmp_path / "m.keras", backbone="cnn")
+    load = "import sys, keras; print(keras.models.load_model(sys.argv[1]).output_shape)"
+    done = run_python("-c", load, "m.keras", folder=tmp_path)
+    assert "(None, 3)" in done.stdout, done.stderr
+
+
+def test_identical_models_have_identical_files(tmp_path: Path):
+    contents = []
+    for name in ("a.keras", "b.keras"):
+        code = SAVE.format(params=str(REPOSITORY / "params.yaml"), path=str(tmp_path / name))
+        run_python("-c", code, folder=REPOSITORY / "src").check_returncode()
+        contents.append((tmp_path / name).read_bytes())
+    assert contents[0] == contents[1]
+
+
+def test_the_model_file_says_nothing_of_the_machine(tmp_path: Path):
+    table = tmp_path / "images.csv"
+    table.write_text("path,class,split,sha256\n")
+    params = params_with(backbone="mobilenet_v2", fine_tune_layers=3).model_dump()
+    params["download"].update(dataset="image_folder", source="/home/someone/images")
+    params["model"].update(weights="/home/someone/weights.h5")
+    trained_on = describe_training(Params.model_validate(params), table, 60, 2, 0.123456789)
+    assert "someone" not in str(trained_on)
+    assert trained_on.weights == "weights.h5" and trained_on.fine_tune_layers == 3
+    assert trained_on.validation_accuracy == 0.123457
+    params["model"].update(backbone="cnn")
+    trained_on = describe_training(Params.model_validate(params), table, 60, 2, 0.5)
+    assert (trained_on.weights, trained_on.fine_tune_layers) == ("random", 0)
+
+
+def test_files_that_are_no_model_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match="not found; `dvc exp run` makes it"):
+        load_model(tmp_path / "nowhere.keras")
+    with pytest.raises(InputError, match="is not a model of this repository"):
+        load_model(tmp_path)
+    (tmp_path / "text.keras").write_text("no model")
+    for name, metadata in {"other.keras": "{}", "old.keras": '{"class_names": ["a"]}'}.items():
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("metadata.json", metadata)
+    for name in ("text.keras", "other.keras", "old.keras"):
+        with pytest.raises(InputError, match="is not a model of this repository"):
+            load_model(tmp_path / name)
+
+
+def test_a_damaged_model_is_named(tmp_path: Path):
+    path = tmp_path / "model.keras"
+    save_network(path, backbone="cnn")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.keras is damaged: Bad CRC-32"):
+        load_model(path)

@@ -1,0 +1,77 @@
+"""A network at full speed: the same results, whatever the batch."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from helpers.project import REPOSITORY
+from image_classifier.computing.tensorflow_setup import keras, tf
+from image_classifier.preparation import inference
+from image_classifier.preparation.inference import ROWS_PER_REQUEST, build_function
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    """A small network with each kind of layer that the backbones are made of."""
+    keras.utils.set_random_seed(0)
+    pixels = keras.Input((32, 32, 3))
+    x = keras.layers.Conv2D(8, 3, strides=2, padding="same")((pixels - 127.0) / 128.0)
+    x = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization()(x))
+    x = keras.layers.Add()([x, keras.layers.DepthwiseConv2D(3, padding="same")(x)])
+    x = keras.layers.MaxPooling2D(3, strides=2)(keras.layers.ZeroPadding2D(1)(x))
+    return keras.Model(pixels, keras.layers.GlobalAveragePooling2D()(x))
+
+
+@pytest.mark.parametrize(
+    "count", [1, ROWS_PER_REQUEST - 1, ROWS_PER_REQUEST, 5 * ROWS_PER_REQUEST + 1]
+)
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_it_gives_what_the_network_gives(network: keras.Model, count: int, dtype: type):
+    pixels = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3)).astype(dtype)
+    results = build_function(network)(pixels)
+    expected = network(pixels, training=False).numpy()
+    assert results.dtype == np.float32
+    np.testing.assert_allclose(results, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+
+
+def test_a_image_gives_the_same_in_any_company(network: keras.Model):
+    pixels = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3)).astype(np.uint8)
+    function = build_function(network)
+    assert (function(pixels)[7:9] == function(pixels[7:9])).all()
+
+
+def test_tensorflow_runs_it_where_there_is_a_gpu(
+    network: keras.Model, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"a {kind}"])
+    monkeypatch.setattr(inference, "_translate", None)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3)).astype(np.uint8)
+    expected = network(pixels, training=False).numpy()
+    np.testing.assert_allclose(build_function(network)(pixels), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_later_training_changes_the_network_only(network: keras.Model):
+    pixels = np.ones((2, 32, 32, 3), np.uint8)
+    copy = keras.models.clone_model(network)
+    copy.set_weights(network.get_weights())
+    function = build_function(copy)
+    before = function(pixels)
+    copy.set_weights([weight + 1 for weight in copy.get_weights()])
+    assert (function(pixels) == before).all()
+
+
+def test_nobody_is_told_that_openvino_is_used(tmp_path):
+    script = (
+        "import sys, numpy as np\n"
+        "from image_classifier.preparation.inference import build_function\n"
+        "from image_classifier.computing.tensorflow_setup import keras\n"
+        "network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])\n"
+        "build_function(network)(np.ones((1, 2)))\n"
+        "assert 'openvino' in sys.modules\n"
+        "assert not sys.modules['openvino_telemetry']\n"
+    )
+    environment = {"HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY / "src")}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert not (tmp_path / "intel").exists()  # where its telemetry keeps a number of the user

@@ -1,0 +1,422 @@
+import gzip
+import json
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from helpers.fault_table import faulty
+from helpers.http_server import (
+    Fault,
+    FileServer,
+    Request,
+    cut,
+    file_server,
+    last_modified,
+    nobody_listens,
+    stall,
+    status,
+    trickle,
+)
+from image_classifier.common.disk import NoSpaceError
+from image_classifier.common.errors import InputError
+from image_classifier.sources import downloads
+from image_classifier.sources.downloads import UnfinishedError, download
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+OTHER = np.random.default_rng(1).bytes(300_000)
+WHOLE = len(CONTENT)
+HALF = WHOLE // 2
+SHORTER = OTHER[: HALF - 1]
+REST = f"bytes={HALF}-"
+
+
+@pytest.fixture
+def server() -> Iterator[FileServer]:
+    with file_server(CONTENT) as server:
+        yield server
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "downloaded" / "pets.zip"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same rules on a smaller scale of time."""
+    for name, value in {"BACKOFF": 0, "LONGEST_WAIT": 1, "TIMEOUT": 0.5, "SPEED_TIME": 0.3}.items():
+        monkeypatch.setattr(downloads, name, value)
+
+
+def checksum(content: bytes) -> str:
+    return sha256(content).hexdigest()
+
+
+def replace_content(content: bytes, then: Fault) -> Fault:
+    """The file is replaced by another one before this request is answered."""
+
+    def answer(request: Request) -> None:
+        request.server_state.content = content
+        then(request)
+
+    return answer
+
+
+def no_answer(request: Request) -> None:
+    request.connection.shutdown(socket.SHUT_RDWR)
+
+
+def silence(request: Request) -> None:
+    request.server_state.closing.wait()
+
+
+def part(start: int, whole: int) -> Fault:
+    """As many bytes as are missing, but from `start` on, or of a file with `whole` bytes."""
+    content_range = f"bytes {start}-{start + HALF - 1}/{whole}"
+    return lambda request: request.send(OTHER[:HALF], 206, {"Content-Range": content_range})
+
+
+def ignore_if_range(request: Request) -> None:
+    """As servers do that know Range and not If-Range."""
+    del request.headers["If-Range"]
+    request.answer()
+
+
+def chunked(limit: int | None) -> Fault:
+    """No length is announced; with `limit` the end does not come."""
+
+    def answer(request: Request) -> None:
+        content = request.server_state.content[:limit]
+        request.protocol_version = "HTTP/1.1"
+        request.send_response(200)
+        for name, value in request.server_state.headers().items():
+            request.send_header(name, value)
+        request.send_header("Transfer-Encoding", "chunked")
+        request.end_headers()
+        end = b"" if limit else b"0\r\n\r\n"
+        request.server_state.sent += len(content)
+        request.wfile.write(b"%x\r\n%b\r\n%b" % (len(content), content, end))
+        request.close_connection = True
+
+    return answer
+
+
+def test_a_file_is_downloaded_once(server: FileServer, path: Path, capfd):
+    for _ in range(2):
+        assert download(server.url, checksum(CONTENT), path) == path
+        assert path.read_bytes() == CONTENT
+    assert "100%" in capfd.readouterr().err
+    assert (len(server.requests), server.sent) == (1, WHOLE)
+    assert not list(path.parent.glob("*.partial"))
+
+
+network = partial(faulty, "Network")
+TRIED_AGAIN, STARTS_OVER = "tried again, complete", "starts over, complete"
+GOES_ON = "goes on where it stopped; no byte is fetched twice"
+
+
+@pytest.mark.parametrize(
+    ("first", "asked"),
+    [
+        network("status 500, then success", TRIED_AGAIN, status(500), [None, None]),
+        network(
+            "status 503 with Retry-After",
+            "waits as asked, complete",
+            status(503, Retry_After="1"),
+            [None, None],
+        ),
+        network("connection closed without an answer", TRIED_AGAIN, no_answer, [None, None]),
+        network("connection cut at half", GOES_ON, cut(HALF), [None, REST]),
+        network("server stalls at half", GOES_ON, stall(HALF), [None, REST]),
+        network(
+            "connection cut at half, length not announced", GOES_ON, chunked(HALF), [None, REST]
+        ),
+        network(
+            "Content-Length too large",
+            "asks for the rest; complete",
+            lambda request: request.answer(length=2 * WHOLE),
+            [None, f"bytes={WHOLE}-"],
+        ),
+    ],
+)
+def test_a_download_is_tried_again(
+    server: FileServer, path: Path, first: Fault, asked: list[str | None]
+):
+    server.faults = [first]
+    assert download(server.url, None, path).read_bytes() == CONTENT
+    assert server.ranges_asked == asked
+    if asked[-1] == REST:
+        assert server.sent == WHOLE
+
+
+@pytest.mark.fault("Network", "slow trickle, then full speed", GOES_ON)
+def test_a_trickle_is_left_for_another_connection(server: FileServer, path: Path):
+    server.faults = [trickle(0.05)]
+    assert download(server.url, None, path).read_bytes() == CONTENT
+    assert len(server.requests) == 2 and server.sent < WHOLE + 10
+
+
+@pytest.mark.fault("Network", "redirect", "followed, and again when the download goes on")
+def test_redirects_are_followed(server: FileServer, path: Path):
+    redirect = status(302, Location="/elsewhere/pets.zip")
+    server.faults = [redirect, cut(HALF), redirect]
+    assert download(server.url, None, path).read_bytes() == CONTENT
+    assert server.ranges_asked == [None, None, REST, REST]
+
+
+@pytest.mark.fault("Network", "cut at 40 places, one after another", GOES_ON)
+def test_each_connection_goes_on_where_the_last_one_stopped(
+    server: FileServer, path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable
+):
+    monkeypatch.setattr(downloads, "PROGRESS", 1000)
+    server.faults = [cut(7_000)] * 40
+    record_property("injections", 40)
+    assert download(server.url, None, path).read_bytes() == CONTENT
+    assert server.sent == WHOLE
+    assert server.ranges_asked[1:] == [f"bytes={7_000 * n}-" for n in range(1, 41)]
+
+
+@pytest.mark.fault("Network", "another call after a cut at 30 places", GOES_ON)
+def test_a_later_call_goes_on(
+    server: FileServer, path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable
+):
+    monkeypatch.setattr(downloads, "RETRIES", 0)
+    places = [1, WHOLE - 1, *np.random.default_rng(2).integers(2, WHOLE, 28)]
+    record_property("injections", len(places))
+    for number, place in enumerate(places):
+        target = path.with_name(str(number))
+        server.faults, server.sent, server.requests = [cut(place)], 0, []
+        with pytest.raises(
+            UnfinishedError, match=f"{place:,} of 300,000 bytes are here: run the same"
+        ):
+            download(server.url, None, target)
+        assert not target.exists()
+        assert download(server.url, None, target).read_bytes() == CONTENT
+        assert server.sent == WHOLE and server.ranges_asked == [None, f"bytes={place}-"]
+
+
+def test_only_what_can_be_told_apart_is_joined(server: FileServer, path: Path):
+    """What makes a server's answer one to go on with, and what does not."""
+    goes_on, starts_over = [None, REST], [None, None]
+    weak = {"ETag": 'W/"1"', **last_modified(3600)}
+    for number, (headers, digest, asked) in enumerate(
+        [
+            (last_modified(3600), None, goes_on),
+            (last_modified(0), None, starts_over),  # may have changed since in the same second
+            ({"Last-Modified": "yesterday"}, None, starts_over),
+            (weak, None, starts_over),
+            ({}, None, starts_over),
+            (weak, checksum(CONTENT), goes_on),
+            ({}, checksum(CONTENT), goes_on),
+        ]
+    ):
+        server.headers, server.faults, server.requests = lambda h=headers: h, [cut(HALF)], []
+        target = path.with_name(str(number))
+        assert download(server.url, digest, target).read_bytes() == CONTENT
+        assert server.ranges_asked == asked, headers
+        validator = headers.get("Last-Modified") if asked == goes_on and not digest else None
+        assert server.requests[-1].get("If-Range") == validator
+
+
+@pytest.mark.fault("Network", "server without ranges, cut at half", STARTS_OVER)
+def test_a_server_without_ranges_starts_over(server: FileServer, path: Path):
+    server.ranges, server.faults = False, [cut(HALF)]
+    assert download(server.url, None, path).read_bytes() == CONTENT
+    assert server.sent == HALF + WHOLE
+
+
+WHOLE_AND_NEW = "the new file, whole; never a mixture"
+
+
+@pytest.mark.parametrize(
+    ("content", "second"),
+    [
+        network("file changed between attempts", WHOLE_AND_NEW, OTHER, Request.answer),
+        network("file shortened between attempts", WHOLE_AND_NEW, SHORTER, Request.answer),
+        network("file changed, server ignores If-Range", WHOLE_AND_NEW, OTHER, ignore_if_range),
+        network("file shortened, server ignores If-Range", WHOLE_AND_NEW, SHORTER, ignore_if_range),
+        network("another range than asked for", STARTS_OVER, CONTENT, part(1000, WHOLE)),
+        network("range of a file of another size", STARTS_OVER, CONTENT, part(HALF, WHOLE + 1)),
+    ],
+)
+def test_versions_are_never_mixed(server: FileServer, path: Path, content: bytes, second: Fault):
+    server.faults = [cut(HALF), replace_content(content, second)]
+    assert download(server.url, None, path).read_bytes() == content
+
+
+@pytest.mark.fault("Network", "file replaced this second, server ignores If-Range", WHOLE_AND_NEW)
+def test_a_date_that_cannot_name_a_version_tells_a_change(server: FileServer, path: Path):
+    server.headers = lambda: last_modified(3600 if server.content is CONTENT else 0)
+    server.faults = [cut(HALF), replace_content(OTHER, ignore_if_range)]
+    assert download(server.url, None, path).read_bytes() == OTHER
+    assert server.ranges_asked == [None, REST, None]
+
+
+def test_a_mixture_that_only_the_checksum_tells_is_fetched_anew(server: FileServer, path: Path):
+    server.headers = dict
+    server.faults = [cut(HALF), replace_content(OTHER, Request.answer)]
+    assert download(server.url, checksum(OTHER), path).read_bytes() == OTHER
+    assert server.ranges_asked == [None, REST, None]
+
+
+@pytest.mark.parametrize("place", [HALF, WHOLE], ids=["half", "all"])
+@pytest.mark.parametrize("length_known", [True, False])
+def test_what_a_killed_process_left_is_taken_up(
+    server: FileServer, path: Path, place: int, length_known: bool
+):
+    """Killed before the rest came, or before the file got its name."""
+    path.parent.mkdir()
+    path.with_name("pets.zip.partial").write_bytes(CONTENT[:place])
+    size = WHOLE if length_known else None
+    record = {"url": server.url, "validator": server.etag()["ETag"], "size": size}
+    path.with_name("pets.zip.json").write_text(json.dumps(record))
+    assert download(server.url, None, path).read_bytes() == CONTENT
+    assert server.sent == WHOLE - place
+    assert len(server.requests) == (0 if length_known and place == WHOLE else 1)
+
+
+@pytest.mark.parametrize("record", ["", "{}", '{"url": "http://127.0.0.1/other.zip"}'])
+def test_what_belongs_to_another_address_is_not_used(server: FileServer, path: Path, record: str):
+    path.parent.mkdir()
+    for name in ("pets.zip", "pets.zip.partial"):
+        path.with_name(name).write_bytes(OTHER)
+    path.with_name("pets.zip.json").write_text(record)
+    assert download(server.url, None, path).read_bytes() == CONTENT
+
+
+def test_a_changed_checksum_makes_a_finished_file_old(server: FileServer, path: Path):
+    download(server.url, checksum(CONTENT), path)
+    server.content = OTHER
+    assert download(server.url, checksum(OTHER), path).read_bytes() == OTHER
+
+
+ONE_LINE = "one line with the address and the way out"
+
+
+@pytest.mark.parametrize(
+    ("always", "reason", "requests"),
+    [
+        network("404", ONE_LINE, status(404), "404 Not Found", 1),
+        network("status 500 every time", ONE_LINE, status(500), "500 Internal Server Error", 4),
+        network(
+            "status 503 with Retry-After of a day",
+            "does not wait for it",
+            status(503, Retry_After="86400"),
+            "503 Service Unavailable",
+            4,
+        ),
+        network(
+            "redirect to itself",
+            ONE_LINE,
+            status(302, Location="/pets.zip"),
+            "Exceeded 30 redirects.",
+            31,
+        ),
+        network("no answer every time", ONE_LINE, no_answer, "Connection aborted.", 4),
+        network("stall before the answer", ONE_LINE, silence, "Read timed out", 4),
+        network("cut after the headers", ONE_LINE, cut(0), "broke off", 4),
+        network(
+            "cut at half every time, length not announced", ONE_LINE, chunked(HALF), "broke off", 4
+        ),
+        network("stall every time", ONE_LINE, stall(1000), "no byte came for", 4),
+        network(
+            "slow trickle every time",
+            ONE_LINE,
+            trickle(0.05),
+            "less than 1,000 bytes came per second",
+            4,
+        ),
+    ],
+)
+def test_a_failed_download_names_the_address(
+    server: FileServer, path: Path, always: Fault, reason: str, requests: int
+):
+    server.always = always
+    started = time.monotonic()
+    with pytest.raises(UnfinishedError) as caught:
+        download(server.url, None, path)
+    message = str(caught.value)
+    assert message.startswith(f"{server.url} could not be downloaded (") and reason in message
+    assert message.endswith("name another place as download.source")
+    assert len(message.splitlines()) == 1
+    assert len(server.requests) == requests
+    assert time.monotonic() - started < 10
+    assert not path.exists()
+
+
+@pytest.mark.fault("Network", "server without ranges, cut at half every time", ONE_LINE)
+def test_the_same_bytes_again_are_no_progress(
+    server: FileServer, path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(downloads, "PROGRESS", 1000)
+    server.ranges, server.always = False, cut(HALF)
+    with pytest.raises(UnfinishedError, match="150,000 of 300,000 bytes are here"):
+        download(server.url, None, path)
+    assert len(server.requests) == 4
+
+
+@pytest.mark.fault("Network", "connection refused", ONE_LINE)
+def test_a_refused_connection_is_named(path: Path):
+    refused = r"/pets\.zip could not .*Connection refused"
+    with nobody_listens() as address, pytest.raises(UnfinishedError, match=f"^{address}{refused}"):
+        download(f"{address}/pets.zip", None, path)
+    assert not list(path.parent.iterdir())
+
+
+@pytest.mark.fault("Network", "name of the server unknown", ONE_LINE)
+def test_an_unknown_server_is_named(path: Path):
+    with pytest.raises(UnfinishedError, match=r"nowhere\.invalid/pets\.zip could .*resolve"):
+        download("http://nowhere.invalid/pets.zip", None, path)
+
+
+@pytest.mark.parametrize("url", ["http://[::1/pets.zip", "http://", f"http://{'a' * 300}/pets.zip"])
+def test_what_is_no_address_is_refused(path: Path, url: str):
+    with pytest.raises(InputError, match="could not be downloaded"):
+        download(url, None, path)
+
+
+@pytest.mark.fault("Network", "wrong checksum", "one line; nothing of it is kept")
+def test_other_bytes_than_the_checksum_says_are_not_kept(server: FileServer, path: Path):
+    with pytest.raises(InputError) as caught:
+        download(server.url, "0" * 64, path)
+    assert not isinstance(caught.value, UnfinishedError)
+    message = f"download.sha256: {server.url} has {checksum(CONTENT)}, not {'0' * 64}"
+    assert str(caught.value).startswith(message) and "download.source" in str(caught.value)
+    assert len(server.requests) == 1
+    assert not path.exists() and not list(path.parent.glob("*.partial"))
+
+
+@pytest.mark.fault("Network", "wrong checksum after a cut", "tried once more, then one line")
+def test_a_wrong_checksum_after_a_cut_is_tried_once_more(server: FileServer, path: Path):
+    server.faults = [cut(HALF), Request.answer, cut(HALF)]
+    with pytest.raises(InputError, match=r"has .*, not 0000"):
+        download(server.url, "0" * 64, path)
+    assert server.ranges_asked == [None, REST, None, REST]
+
+
+@pytest.mark.fault("Disk", "too little room for a download", "one line before the first byte")
+def test_too_little_room_is_said_before_it_is_used(
+    server: FileServer, path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    usage = shutil.disk_usage(path.parents[1])._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
+    with pytest.raises(NoSpaceError, match=r"300.0 kB needed, 1.0 kB free"):
+        download(server.url, None, path)
+    assert not list(path.parent.glob("*.zip")) and not list(path.parent.glob("*.partial"))
+    monkeypatch.undo()
+    assert download(server.url, None, path).read_bytes() == CONTENT
+
+
+def test_a_compressed_file_stays_as_it_is(server: FileServer, path: Path):
+    """Servers call a .gz "encoded" although nobody asked for that."""
+    server.content = gzip.compress(CONTENT)
+    server.headers = lambda: {"Content-Encoding": "gzip"}
+    assert download(server.url, None, path).read_bytes() == server.content
+    assert server.requests[0]["Accept-Encoding"] == "identity"
