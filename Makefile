@@ -1,5 +1,6 @@
 # make run    set up, run the pipeline as an experiment, and sum up
-# make test   set up, check the code, and run the tests
+# make test   set up, check the code, and run the tests, but for the longest
+# make test-full  the same, and then the longest
 # make test-cluster  set up, and test what takes more than one machine, in full
 # make faults set up, inject faults, and count them in docs/reliability.md
 # make audit  set up, and look up known vulnerabilities of the packages, where there is a network
@@ -18,7 +19,7 @@ export GIT_AUTHOR_EMAIL ?= $(USER_EMAIL)
 export GIT_COMMITTER_NAME ?= $(USER_NAME)
 export GIT_COMMITTER_EMAIL ?= $(USER_EMAIL)
 
-.PHONY: run test test-cluster faults audit photos bench bench-cluster format constraints
+.PHONY: run test test-slow test-full test-cluster faults audit photos bench bench-cluster format constraints
 
 run: $(VENV)/installed
 	dvc exp run
@@ -28,7 +29,7 @@ run: $(VENV)/installed
 	@dvc metrics show dvclive/evaluate/metrics.json
 	@echo
 	@echo "dvc exp show --only-changed    the experiments in a table"
-	@echo "dvc plots show                 the curves, confusion matrices and pictures on one page"
+	@echo "dvc plots show                 the curves, confusion matrices and images on one page"
 	@echo "dvclive/train/report.html      the training; dvclive/evaluate/report.html: the test"
 	@echo
 	@echo "First: source $(VENV)/bin/activate"
@@ -38,8 +39,13 @@ test: $(VENV)/installed-dev
 	ruff format --check
 	pytest
 
+test-slow: $(VENV)/installed-dev
+	pytest -m 'slow and not exhaustive'
+
+test-full: test test-slow
+
 test-cluster: $(VENV)/installed-cluster
-	pytest tests/cluster -m 'slow or not slow'
+	pytest tests/cluster -m ''
 
 faults: $(VENV)/installed-dev
 	pytest tests -n 3 -m fault --fault-table=docs/reliability.md
@@ -56,7 +62,7 @@ bench: photos $(VENV)/installed
 	for name in $(BENCHMARKS); do python benchmarks/$$name.py "$(PHOTOS)" || exit 1; done
 
 bench-cluster: photos $(VENV)/installed-cluster
-	python benchmarks/search_on_ray.py "$(PHOTOS)"
+	python benchmarks/sweep_on_ray.py "$(PHOTOS)"
 	python benchmarks/features_on_ray.py "$(PHOTOS)"
 	python benchmarks/scale.py --photos "$(PHOTOS)"
 
