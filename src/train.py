@@ -32,11 +32,11 @@ def main() -> None:
     ):
         steps.begin_log(live, params)
         checkpoint = Checkpoint(identity, params.train.epochs, loggers=[live, system])
-        epoch_logs = steps.fit(training, live, system, checkpoint)
-        best = steps.log_best_epoch(live, epoch_logs)
-        steps.log_validation(live, training, best)
+        steps.fit(training, live, system, checkpoint)
+        steps.log_best_epoch(live, checkpoint)
+        steps.log_validation(live, training, checkpoint)
         inputs.check_unchanged()
-        steps.save(training, best, epoch_logs)
+        steps.save(training, checkpoint)
     checkpoint.remove()
 
 

@@ -34,7 +34,7 @@ UNREADABLE = "unreadable"
 class ImageRecord(NamedTuple):
     """A row of the table of all images."""
 
-    path: str  # as `raw_data.Image.path`
+    path: str  # as `raw_data.RawImage.path`
     class_name: str
     # One of SPLITS, or left out: a DUPLICATE has a twin in a split that is held out, a
     # CONTRADICTION a twin in another class, and an UNREADABLE one cannot be decoded.

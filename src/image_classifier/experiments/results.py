@@ -125,6 +125,8 @@ def best_of(experiments: Sequence[Experiment], count: int) -> list[Experiment]:
             return -math.inf
         return value if math.isfinite(value) else -math.inf
 
+    if len(experiments) <= count:
+        return list(experiments)
     chosen = sorted(experiments, key=accuracy, reverse=True)[:count]
     return [experiment for experiment in experiments if experiment in chosen]
 

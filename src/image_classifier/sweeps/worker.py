@@ -92,14 +92,14 @@ def train_and_evaluate(params: Params, ask: Ask) -> None:
     with StageLog(TRAIN_LOG) as live, SystemLog(SYSTEM_LOG) as system:
         steps.begin_log(live, params)
         checkpoint = Checkpoint(None, params.train.epochs, loggers=[live, system])
-        epoch_logs = steps.fit(training, live, system, checkpoint, [ask])
+        steps.fit(training, live, system, checkpoint, [ask])
         if ask.stopped_after:
             set_params({"train.stop_after": ask.stopped_after})
             train_params = {**params.train.model_dump(), "stop_after": ask.stopped_after}
             live.log_params({"train": train_params})
-        best = steps.log_best_epoch(live, epoch_logs)
-        steps.log_validation(live, training, best)
-        steps.save(training, best, epoch_logs)
+        steps.log_best_epoch(live, checkpoint)
+        steps.log_validation(live, training, checkpoint)
+        steps.save(training, checkpoint)
 
     probabilities = predict_probabilities(training.model, test.views)
     with replacing(EVALUATE_LOG) as folder, StageLog(folder) as live:

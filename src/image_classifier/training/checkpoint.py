@@ -57,6 +57,11 @@ class Checkpoint(keras.callbacks.Callback):
             self._folder = kept / f"{identity}-{versions}"
             self._read()
 
+    @property
+    def best(self) -> int:
+        """The position of the best epoch, from 0: the one whose weights the network has."""
+        return self.best_epoch.best_epoch
+
     def remove(self) -> None:
         """Forget the state: the training is complete."""
         if self._folder:

@@ -80,13 +80,11 @@ def fit(
     system: Live,
     checkpoint: Checkpoint,
     callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> list[dict[str, float]]:
+) -> None:
     """Train, and log each epoch; the network has the weights of the best epoch in the end.
 
-    `live` logs metrics and predictions, `system` how fast the epochs are.
-
-    Returns:
-        Keras' metrics of each epoch, also of those before an interruption.
+    `live` logs metrics and predictions, `system` how fast the epochs are, and `checkpoint` keeps
+    the metrics of all epochs, also of those before an interruption.
 
     Raises:
         InputError: if the training diverges.
@@ -110,7 +108,6 @@ def fit(
         ],
         verbose=1 if sys.stdout.isatty() else 2,
     )
-    return checkpoint.epoch_logs
 
 
 def fit_beside_chief(training: Training, identity: str) -> None:
@@ -123,21 +120,15 @@ def fit_beside_chief(training: Training, identity: str) -> None:
         _fit(training, first_epoch, [StopAtNaN()], verbose=0)
 
 
-def log_best_epoch(live: Live, epoch_logs: Sequence[dict[str, float]]) -> int:
-    """Log which epoch was the best by validation accuracy, and its metrics.
-
-    Returns:
-        The position of the best epoch, from 0; of equal ones, the first.
-    """
-    accuracies = [logs["val_accuracy"] for logs in epoch_logs]
-    best = accuracies.index(max(accuracies))
-    live.log_metric("best/epoch", best + 1, plot=False)
+def log_best_epoch(live: Live, checkpoint: Checkpoint) -> None:
+    """Log which epoch was the best by validation accuracy, and its metrics."""
+    live.log_metric("best/epoch", checkpoint.best + 1, plot=False)
     for name in ("loss", "accuracy"):
-        live.log_metric(f"best/eval/{name}", epoch_logs[best][f"val_{name}"], plot=False)
-    return best
+        metric = checkpoint.epoch_logs[checkpoint.best][f"val_{name}"]
+        live.log_metric(f"best/eval/{name}", metric, plot=False)
 
 
-def log_validation(live: Live, training: Training, best: int) -> None:
+def log_validation(live: Live, training: Training, checkpoint: Checkpoint) -> None:
     """Log the confusion matrix of the validation images, and a sheet of the worst predictions."""
     validation, class_names = training.validation, training.class_names
     probabilities = predict_probabilities(training.model, validation.views)
@@ -145,13 +136,14 @@ def log_validation(live: Live, training: Training, best: int) -> None:
     rows = worst_first(validation.labels, probabilities)[: training.params.train.log_images]
     if len(rows):
         name = "worst_validation_predictions.jpg"
-        title = f"Validation images after epoch {best + 1}, the worst first"
+        title = f"Validation images after epoch {checkpoint.best + 1}, the worst first"
         log_prediction_sheet(live, name, validation, rows, probabilities, class_names, title)
 
 
-def save(training: Training, best: int, epoch_logs: Sequence[dict[str, float]]) -> None:
+def save(training: Training, checkpoint: Checkpoint) -> None:
     """Write the model file, which says what the model was trained on."""
-    image_count, accuracy = len(training.train.labels), epoch_logs[best]["val_accuracy"]
+    best, image_count = checkpoint.best, len(training.train.labels)
+    accuracy = checkpoint.epoch_logs[best]["val_accuracy"]
     trained_on = describe_training(training.params, TABLE, image_count, best + 1, accuracy)
     save_model(training.model, training.class_names, trained_on, MODEL_FILE)
 
