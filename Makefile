@@ -1,17 +1,19 @@
-# make run    set up, run the pipeline as an experiment, and sum up
-# make test   set up, check the code, and run the tests, but for the longest
-# make test-full  the same, and then the longest
-# make test-cluster  set up, and test what takes more than one machine, in full
-# make faults set up, inject faults, and count them in docs/reliability.md
-# make audit  set up, and look up known vulnerabilities of the packages, where there is a network
-# make bench  set up, and measure: PHOTOS=/path/to/an/archive/or/folder
-# make bench-cluster  set up, and measure what docs/scale.md is about: PHOTOS as above
+# Each of these first sets up the virtual environment .venv:
+# make run            run the pipeline as an experiment
+# make test           check the code, and run all but the longest tests
+# make test-full      the same, and then the longest tests
+# make test-cluster   run all tests that need more than one machine, with real processes
+# make faults         inject faults, and count them in docs/faults.md
+# make audit          look up known vulnerabilities of the packages, if there is a network
+# make bench          measure: make bench PHOTOS=/path/to/an/archive/or/folder
+# make bench-cluster  measure sweeps, features and capacity on a cluster, with PHOTOS as above
+# make format         format the code
 
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# DVC commits experiments with Git; where Git has not been told a name, the login name serves.
+# DVC commits experiments with Git, which needs a name: the login name if none is configured.
 USER_NAME := $(or $(shell git config user.name),$(shell id -un))
 USER_EMAIL := $(or $(shell git config user.email),$(shell id -un)@localhost)
 export GIT_AUTHOR_NAME ?= $(USER_NAME)
@@ -24,15 +26,7 @@ export GIT_COMMITTER_EMAIL ?= $(USER_EMAIL)
 run: $(VENV)/installed
 	dvc exp run
 	@echo
-	@dvc metrics show dvclive/train/metrics.json
-	@echo
-	@dvc metrics show dvclive/evaluate/metrics.json
-	@echo
-	@echo "dvc exp show --only-changed    the experiments in a table"
-	@echo "dvc plots show                 the curves, confusion matrices and images on one page"
-	@echo "dvclive/train/report.html      the training; dvclive/evaluate/report.html: the test"
-	@echo
-	@echo "First: source $(VENV)/bin/activate"
+	@echo "To run dvc here: source $(VENV)/bin/activate"
 
 test: $(VENV)/installed-dev
 	ruff check
@@ -48,7 +42,7 @@ test-cluster: $(VENV)/installed-cluster
 	pytest tests/cluster -m ''
 
 faults: $(VENV)/installed-dev
-	pytest tests -n 3 -m fault --fault-table=docs/reliability.md
+	pytest tests -n 3 -m fault --fault-table=docs/faults.md
 
 audit: $(VENV)/installed-dev
 	python .ci/audit.py
@@ -70,15 +64,15 @@ format: $(VENV)/installed-dev
 	ruff check --fix
 	ruff format
 
-# Pins every package, for all Python versions at once; needs uv.
+# Pin every package, for all Python versions at once; needs uv.
 constraints:
 	grep -hv '^-' requirements.txt requirements-dev.txt requirements-cluster.txt | uv pip compile - --universal \
 		--python-version 3.10 --no-header --no-annotate --output-file constraints.txt --upgrade
 
 $(VENV)/installed: requirements.txt constraints.txt
 	@$(PYTHON) -c 'import sys; (3, 10) <= sys.version_info < (3, 14) or sys.exit( \
-		"Python 3.10 to 3.13 is needed, $(PYTHON) is " + sys.version.split()[0] + \
-		"; name another one with: make PYTHON=python3.12")'
+		"Python 3.10 to 3.13 is required, $(PYTHON) is " + sys.version.split()[0] + \
+		"; choose another one with: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --requirement requirements.txt
 	@touch $@

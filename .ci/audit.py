@@ -1,7 +1,7 @@
-"""Look up known vulnerabilities of what constraints.txt pins, or say that this was skipped.
+"""Look up known vulnerabilities of the packages in constraints.txt; skip this without a network.
 
-Options are handed on to pip-audit. One to accept, because it cannot matter here or has no mended
-version, belongs into `ACCEPTED` with the reason.
+Options are passed to pip-audit. To accept a vulnerability that cannot matter here or has no fixed
+version, add it to `ACCEPTED` with the reason.
 """
 
 import json
@@ -18,7 +18,7 @@ def main() -> None:
     command += ["--no-deps", "--disable-pip", "--progress-spinner", "off", "--format", "json"]
     command += [option for name in ACCEPTED for option in ("--ignore-vuln", name)]
     done = subprocess.run([*command, *sys.argv[1:]], capture_output=True, text=True)
-    # When it finds something and when it reaches nobody, its exit code is the same.
+    # Its exit code is the same for a found vulnerability and for a missing network.
     unreachable = ("requests.exceptions.", "ConnectionError", "Timeout")
     if not done.stdout and not any(word in done.stderr for word in unreachable):
         sys.exit(done.stderr)
@@ -30,7 +30,7 @@ def main() -> None:
     print(f"pip-audit: {len(audited)} of {len(packages)} packages looked up")
     found = [
         f"{package['name']} {package['version']}: {vulnerability['id']}, "
-        f"mended in {', '.join(vulnerability['fix_versions']) or 'no version'}"
+        f"fixed in {', '.join(vulnerability['fix_versions']) or 'no version'}"
         for package in audited
         for vulnerability in package["vulns"]
     ]

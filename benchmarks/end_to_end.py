@@ -1,4 +1,4 @@
-"""5. Training from pixels, against the same network fed by Keras' own cached and prefetched files.
+"""5. Training from pixels by train, and by the same network fed with Keras' cached files.
 
 python benchmarks/end_to_end.py /path/to/cats_and_dogs_filtered.zip
 """
@@ -20,7 +20,7 @@ from measure import (
     write_section,
 )
 
-EPOCHS = 3  # the first one, which traces and fills caches, is left out
+EPOCHS = 3  # the first, which traces and fills caches, is not counted
 NETWORKS = {
     "cnn, 64x64": {
         "model__backbone": "cnn",
@@ -55,7 +55,9 @@ def main() -> None:
                     done = run([sys.executable, str(Path(__file__).resolve()), way], project)
                     seconds[way].append(json.loads(done.output.splitlines()[-1]))
                     peaks[way].append(done.peak_bytes / 2**20)
-            for way, text in zip(WAYS, (".cache().prefetch(AUTOTUNE)", "here"), strict=True):
+            for way, text in zip(
+                WAYS, (".cache().prefetch(AUTOTUNE)", "this pipeline"), strict=True
+            ):
                 figures = (
                     f"{median(seconds[way]):.1f}",
                     f"{median_ratio(seconds[way], seconds['cached']):.2f}",
@@ -68,17 +70,18 @@ def main() -> None:
         [
             *table(["", "seconds per epoch", "ratio", "peak memory, MiB"], rows),
             "",
-            "The training photos of the folder, batches of 32, flips and rotations inside the "
-            "network; each way in a process of its own with oneDNN, alternating; the epochs after "
-            f"the first; medians of {arguments.rounds} rounds, ratios within a round. The other "
-            "way often waits at the end of an epoch for the thread that tunes tf.data, which by "
-            "then sleeps for seconds; here there is none. Here results also repeat to the bit.",
+            "The training photos in batches of 32, with flips and rotations inside the network. "
+            "The ways alternate, each in its own process with oneDNN; only epochs after the first "
+            f"count; medians of {arguments.rounds} rounds, ratios within a round. With "
+            "`.cache().prefetch(AUTOTUNE)` the end of an epoch often waits for the thread that "
+            "tunes tf.data, which may sleep for seconds; this pipeline has no such thread, and its "
+            "results repeat to the bit.",
         ],
     )
 
 
 def link_training_photos(project: Path) -> None:
-    """Show Keras, which takes folders, exactly the images that are trained on here."""
+    """Link the training images to folders, which Keras reads."""
     from image_classifier.computing.prepared import TABLE, read_table, records_of
 
     for record in records_of(read_table(project / TABLE), "train"):
@@ -88,7 +91,7 @@ def link_training_photos(project: Path) -> None:
 
 
 def train(way: str) -> None:
-    """Fit in the current project one way, and print the median seconds of an epoch."""
+    """Fit in the current project in one way, and print the median seconds of an epoch."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     sys.path.insert(0, "src")
     from training import epoch_seconds

@@ -1,4 +1,4 @@
-"""3. Feature extraction here against `keras.Model.predict`, over the same decoded batches.
+"""3. Feature extraction by prepare and by `keras.Model.predict`, on the same decoded batches.
 
 python benchmarks/feature_extraction.py /path/to/cats_and_dogs_filtered.zip
 """
@@ -24,8 +24,8 @@ from measure import (
 )
 
 IMAGE_SIZE = 180
-BATCH_SIZE = 32  # what predict takes by itself
-COUNTS = {"resnet50": 128, "efficientnet_lite0": 512}  # photos: half a minute or less for each way
+BATCH_SIZE = 32  # the default of predict
+COUNTS = {"resnet50": 128, "efficientnet_lite0": 512}  # photos: at most half a minute each
 WAYS = {
     "predict": {},
     "predict without tuning": {},
@@ -50,19 +50,19 @@ def main() -> None:
                 ["", "photos per second", "times as fast as predict", "largest difference"], rows
             ),
             "",
-            f"Decoded photos of {IMAGE_SIZE}x{IMAGE_SIZE} in batches of {BATCH_SIZE}; each way in "
-            "a process of its own, the second pass over the photos counts, alternating; medians of "
-            f"{arguments.rounds} rounds, ratios within a round. `predict` is `keras.Model.predict` "
-            "in TensorFlow's default settings: it often waits at its end for the thread that tunes "
-            "tf.data, which by then sleeps for seconds. Without tuning is without that thread. "
-            "Differences are relative to the largest feature. "
-            "Weights of resnet50 are random.",
+            f"Decoded photos of {IMAGE_SIZE}x{IMAGE_SIZE} in batches of {BATCH_SIZE}. The ways "
+            "alternate, each in its own process, and the second pass over the photos counts; "
+            f"medians of {arguments.rounds} rounds, ratios within a round. `predict` is "
+            "`keras.Model.predict` with TensorFlow's default settings: it often waits at its end "
+            "for the thread that tunes tf.data, which may sleep for seconds. *Without tuning* "
+            "turns this thread off. Differences are relative to the largest feature. The weights "
+            "of resnet50 are random.",
         ],
     )
 
 
 def measure(backbone: str, rounds: int, project: Path) -> list[list[str]]:
-    """Compare the ways; gives rows of the table."""
+    """Compare the ways, and return rows of the table."""
     rates = defaultdict(list)
     for _ in range(rounds):
         for way, environment in WAYS.items():
@@ -87,7 +87,7 @@ def extract(way: str, backbone: str, target: str, project: str) -> None:
     """Compute features one way and print the photos per second."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     if way.startswith("predict"):
-        import tensorflow  # noqa: F401  (before the settings of this repository)
+        import tensorflow  # noqa: F401  (first, without this repository's settings)
     sys.path.insert(0, str(Path(project, "src")))
     from image_classifier.common.class_folders import find_class_folders, find_files
     from image_classifier.common.images import load_batches

@@ -1,4 +1,4 @@
-"""9. Features on a Ray cluster: two workers, with a core each, against one.
+"""9. Features on a Ray cluster: two workers with a core each, compared with one.
 
 python benchmarks/features_on_ray.py /path/to/cats_and_dogs_filtered.zip
 """
@@ -21,8 +21,9 @@ from measure import (
 )
 
 VIEWS = 3
-TASK_SIZE = 64  # photos; a task of 256 is too large a part of 2,000 to share them equally
-WARM = 4 * TASK_SIZE  # photos after which each worker has loaded TensorFlow
+TASK_SIZE = 64  # photos; with 256 a task, 2,000 photos cannot be shared equally
+WARM = 4 * TASK_SIZE  # photos after which both workers have loaded TensorFlow
+TRAINING_PHOTOS = 2000
 WAYS = {"local engine, both cores": 0, "ray, one worker": 1, "ray, two workers": 2}
 REFERENCE = "ray, one worker"
 
@@ -37,6 +38,8 @@ def main() -> None:
         substitute(
             project / "src/image_classifier/preparation/engines.py", "TASK_SIZE = ", TASK_SIZE
         )
+        # Progress is printed after each part, not once a minute.
+        substitute(project / "src/image_classifier/common/progress.py", "INTERVAL = ", 0)
         run([sys.executable, "src/download.py"], project)
         for _ in range(arguments.rounds):
             for name, count in WAYS.items():
@@ -64,27 +67,28 @@ def main() -> None:
             "",
             "`python src/prepare.py` on cats and dogs, efficientnet_lite0 at 180x180, "
             f"{VIEWS} views of each training photo. Each worker has one core of this machine, "
-            f"which runs the command and Ray besides; photos are sent to them, {TASK_SIZE} at a "
-            f"time. Images a second are those after the first {WARM} training photos; the whole "
-            "includes joining the cluster and loading TensorFlow, there and here. Medians of "
-            f"{arguments.rounds} rounds, ratios within a round.",
+            f"which also runs the command and Ray; photos are sent to the workers, {TASK_SIZE} at "
+            f"a time. The images a second exclude the first {WARM} training photos; the seconds "
+            "of prepare include joining the cluster, and loading TensorFlow in the command and in "
+            f"the workers. Medians of {arguments.rounds} rounds, ratios within a round.",
         ],
     )
 
 
 def substitute(path: Path, name: str, value: object) -> None:
-    """Put another value behind a name in a file."""
+    """Replace the value after a name in a file."""
     text, count = re.subn(rf"{name}\w+", f"{name}{value}", path.read_text())
     assert count == 1, f"{path}: {name!r} was found {count} times"
     path.write_text(text)
 
 
 def rate(output: str) -> float:
-    """Views a second, by the progress bar of the training photos."""
-    shown = re.findall(r"preparing train: .* (\d+)/\d+ \[(\d+):(\d+)<", output.replace("\r", "\n"))
-    done = [(int(count), 60 * int(minutes) + int(seconds)) for count, minutes, seconds in shown]
-    first, last = next(point for point in done if point[0] >= WARM), done[-1]
-    return VIEWS * (last[0] - first[0]) / (last[1] - first[1])
+    """Views of training photos a second, by the printed progress."""
+    shown = re.findall(r"preparing images: ([\d,]+) of [\d,]+ images, (\d+) s", output)
+    points = [(int(count.replace(",", "")), int(seconds)) for count, seconds in shown]
+    done = [point for point in points if VIEWS * WARM <= point[0] <= VIEWS * TRAINING_PHOTOS]
+    first, last = done[0], done[-1]
+    return (last[0] - first[0]) / (last[1] - first[1])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""6. Time and memory of prepare and train as the number of images grows.
+"""6. Time and memory of prepare and train for growing numbers of images.
 
 python benchmarks/growth.py /path/to/cats_and_dogs_filtered.zip
 """
@@ -17,9 +17,9 @@ from measure import make_project, read_arguments, run, table, temporary_folder, 
 from PIL import Image, ImageEnhance
 
 COUNTS = (1_000, 10_000, 100_000)
-SIDE = 128  # of the images that are made
-SMALLER = 96  # what prepare scales them to
-NETWORKS = {  # epochs: enough for a time that does not depend on the moment
+SIDE = 128  # pixels of the generated images
+SMALLER = 96  # pixels to which prepare scales them
+NETWORKS = {  # with enough epochs for a stable time
     "efficientnet_lite0": [f"prepare.image_size={SMALLER}", "train.epochs=15"],
     "cnn": ["model.backbone=cnn", "prepare.image_size=32", "train.epochs=3"],
 }
@@ -48,17 +48,17 @@ def main() -> None:
 
 HEADER = ["", *(f"{count:,}" for count in COUNTS), "more memory", "ms per further image", "ratio"]
 NOTE = (
-    f"Images of {SIDE}x{SIDE}, made from the photos by small changes and all different; prepare "
-    f"scales them to {SMALLER}x{SMALLER} (cnn: 32x32). Seconds of prepare as a whole and of an "
-    "epoch of train with its validation, and the peak resident memory of the process in MiB. A "
-    "further image costs the difference in time divided by that in number, "
-    "from the first number to the second and from the second to the third; the ratio is that of "
-    "these two. Measured once."
+    f"Different images of {SIDE}x{SIDE}, made from the photos by small changes; prepare scales "
+    f"them to {SMALLER}x{SMALLER} (cnn: 32x32). Seconds of the whole prepare and of an epoch of "
+    "train with its validation, and the peak resident memory of the process. *ms per further "
+    "image* divides the difference in time by the difference in number, between the first and "
+    "second column and between the second and third; the last column is the ratio of these two. "
+    "Measured once."
 )
 
 
 def epoch_seconds(project: Path) -> float:
-    """The median time of an epoch after the first."""
+    """The median time of the epochs after the first."""
     path = project / "dvclive/system/plots/metrics/epoch_seconds.tsv"
     lines = path.read_text().splitlines()
     column = lines[0].split("\t").index("epoch_seconds")
@@ -66,7 +66,7 @@ def epoch_seconds(project: Path) -> float:
 
 
 def rows_of(measured: dict) -> Iterator[list[str]]:
-    """A row for each network and stage."""
+    """Yield a row for each network and stage."""
     for network in NETWORKS:
         for stage in ("prepare", "train"):
             figures = [measured[network, stage, count] for count in COUNTS]
@@ -84,7 +84,7 @@ def rows_of(measured: dict) -> Iterator[list[str]]:
 
 
 def unpack(photos: Path, folder: Path) -> list[Path]:
-    """The images of a folder or a zip archive."""
+    """Find the images of a folder or a zip archive, which is unpacked to `folder`."""
     if photos.is_file():
         with zipfile.ZipFile(photos) as archive:
             archive.extractall(folder)
@@ -104,7 +104,7 @@ def make_images(sources: list[Path], folder: Path, count: int) -> None:
 
 
 def make_copies(folder: Path, copies: int, job: tuple[int, Path]) -> None:
-    """Write one photo `copies` times, each a little brighter, in the class of its number."""
+    """Write one photo `copies` times, each a little brighter, to the class for its number."""
     number, source = job
     with Image.open(source) as image:
         image.draft("RGB", (SIDE, SIDE))

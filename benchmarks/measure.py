@@ -1,4 +1,4 @@
-"""What the benchmarks share: projects, commands with their time and memory, and tables."""
+"""Functions for all benchmarks: projects, commands with their time and memory, and tables."""
 
 import argparse
 import os
@@ -8,8 +8,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -22,7 +23,7 @@ sys.path.insert(0, str(REPOSITORY / "src"))
 
 
 class Finished(NamedTuple):
-    """A command that has ended well."""
+    """A command that succeeded."""
 
     seconds: float
     peak_bytes: int  # the largest resident memory of its processes
@@ -30,7 +31,7 @@ class Finished(NamedTuple):
 
 
 def read_arguments(description: str, rounds: int | None) -> argparse.Namespace:
-    """Read the command line: where photos are, and how many rounds to measure (None: no choice)."""
+    """Read the path of the photos and the number of rounds (None: no such option)."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument(
         "photos", type=Path, help="a folder or an archive with a folder of images for each class"
@@ -45,7 +46,7 @@ def read_arguments(description: str, rounds: int | None) -> argparse.Namespace:
 
 
 def run(command: Sequence[str], folder: Path, **environment: str) -> Finished:
-    """Run a command; what it prints is part of the error if it fails.
+    """Run a command; if it fails, show its output.
 
     Raises:
         SystemExit: if it fails.
@@ -67,7 +68,7 @@ def run(command: Sequence[str], folder: Path, **environment: str) -> Finished:
 
 
 def make_environment() -> dict[str, str]:
-    """This interpreter's programs first, and an identity for the commits that DVC makes."""
+    """Put this interpreter's programs first, and add an identity for the commits that DVC makes."""
     programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     identity = {
         f"GIT_{role}_{key}": value
@@ -79,16 +80,16 @@ def make_environment() -> dict[str, str]:
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """A folder that is gone at the end."""
+    """A folder that is removed at the end."""
     with tempfile.TemporaryDirectory(prefix="benchmark-") as folder:
         yield Path(folder)
 
 
 @contextmanager
 def workers(count: int) -> Iterator[str]:
-    """A Ray cluster with a worker on each of `count` cores, beside a head; gives its address.
+    """Start a Ray cluster with a head and a worker on each of `count` cores; yield its address.
 
-    With none there is no cluster, and no address.
+    With a `count` of 0, start no cluster and yield an empty address.
     """
     if not count:
         yield ""
@@ -102,7 +103,7 @@ def workers(count: int) -> Iterator[str]:
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
         try:
             for core in sorted(cores)[:count]:
-                os.sched_setaffinity(0, {core})  # which a process hands down
+                os.sched_setaffinity(0, {core})  # child processes inherit it
                 cluster.add_node(num_cpus=1)
                 os.sched_setaffinity(0, cores)
             yield cluster.address
@@ -115,10 +116,10 @@ def make_project(folder: Path, preset: str, photos: Path, **changes: object) -> 
     """Clone this repository into a new folder, as a user would, and choose parameters.
 
     Args:
-        folder: that does not exist yet.
+        folder: must not exist yet.
         preset: name of a file in presets/.
-        photos: where the images are.
-        changes: of single parameters, as `model__weights="random"`.
+        photos: path of the images.
+        changes: values of parameters, such as `model__weights="random"`.
     """
     run(["git", "clone", "--quiet", str(REPOSITORY), str(folder)], Path.cwd())
     shutil.copy(folder / "presets" / f"{preset}.yaml", folder / "params.yaml")
@@ -132,13 +133,13 @@ def make_project(folder: Path, preset: str, photos: Path, **changes: object) -> 
 
 
 def median_ratio(values: Sequence[float], references: Sequence[float]) -> float:
-    """The median of the ratios within each round; both have a value for every round."""
+    """The median of the ratios within each round; both arguments have a value for each round."""
     return median([value / other for value, other in zip(values, references, strict=True)])
 
 
 def write_section(title: str, lines: Sequence[str]) -> None:
-    """Print a section of benchmarks/README.md, and put it there in place of the one before."""
-    section = "\n".join([f"## {title}", "", *lines, "", f"*{describe_machine()}*", ""])
+    """Print a section of benchmarks/README.md, and replace its earlier version there."""
+    section = "\n".join([f"## {title}", "", *wrap(lines), "", f"*{describe_machine()}*", ""])
     print(section, flush=True)
     head, *sections = RESULTS.read_text(encoding="utf-8").split("\n## ")
     by_title = {text.partition("\n")[0]: text for text in sections}
@@ -146,6 +147,16 @@ def write_section(title: str, lines: Sequence[str]) -> None:
     ordered = sorted(by_title.items(), key=lambda item: int(re.match(r"\d+", item[0])[0]))
     text = "\n## ".join([head, *(text.rstrip("\n") + "\n" for _, text in ordered)])
     RESULTS.write_text(text, encoding="utf-8")
+
+
+def wrap(lines: Iterable[str]) -> Iterator[str]:
+    """Wrap paragraphs and items of lists, but not rows of tables."""
+    for line in lines:
+        indent = "  " if line.startswith("- ") else ""
+        wrapped = textwrap.fill(
+            line, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+        yield line if line.startswith("|") else wrapped
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""7. `dvc exp run` with nothing changed against the same in an empty repository of three stages.
+"""7. `dvc exp run` with nothing changed, compared with a repository of three trivial stages.
 
 python benchmarks/nothing_to_do.py /path/to/cats_and_dogs_filtered.zip
 """
@@ -29,7 +29,7 @@ def main() -> None:
     with temporary_folder() as folder:
         quick = {"prepare__image_size": 16, "train__epochs": 1}
         project = make_project(folder / "project", "fashion_mnist", arguments.photos, **quick)
-        projects = {"an empty repository": make_empty(folder / "empty"), "here": project}
+        projects = {"an empty repository": make_empty(folder / "empty"), "this repository": project}
         for path in projects.values():
             run(["dvc", "exp", "run"], path)
             run(["git", "add", "--all"], path)
@@ -54,16 +54,16 @@ def main() -> None:
             *table(["`dvc exp run` with nothing changed", "seconds", "ratio"], rows),
             "",
             f"With {images:,} images in data/raw; medians of {arguments.rounds} rounds, ratios "
-            "within a round. A profile of what is above the empty repository: DVC looks at each "
-            "image's time of change five times (0.36 s), reads dvc.yaml and dvc.lock, which list "
-            "each module that a stage imports, six times (0.32 s), and compares all files once "
-            "more to check them out (0.32 s).",
+            "within a round. According to a profile, the additional time is spent in DVC: it "
+            "checks each image's modification time five times (0.36 s), reads dvc.yaml and "
+            "dvc.lock six times (0.32 s), and compares all files once more to check them out "
+            "(0.32 s).",
         ],
     )
 
 
 def make_empty(folder: Path) -> Path:
-    """A DVC repository of three stages that do nothing."""
+    """Make a DVC repository of three trivial stages."""
     folder.mkdir()
     run(["git", "init", "--quiet"], folder)
     run(["dvc", "init", "--quiet"], folder)

@@ -1,10 +1,10 @@
-"""What grows with experiments and files, and what ten million images would cost: docs/scale.md.
+"""Measure the tables of docs/capacity.md: many experiments, many files, and ten million images.
 
 python benchmarks/scale.py --photos /path/to/cats_and_dogs_filtered.zip
 
-Each part replaces its own tables in docs/scale.md: `--part experiments` makes hidden experiments in
-a copy of this repository, `--part files` small files in its data/raw, and `--part cost` prepares
-photos and sweeps on their features, and multiplies with the prices in machines.yaml.
+Each part replaces its own tables in docs/capacity.md: `--part experiments` makes hidden experiments
+in a copy of this repository, `--part files` makes small files in its data/raw, and `--part cost`
+prepares photos, sweeps on their features, and multiplies with the prices in machines.yaml.
 """
 
 import argparse
@@ -23,20 +23,20 @@ from pathlib import Path
 from statistics import fmean, median
 
 from growth import unpack
-from measure import REPOSITORY, describe_machine, make_project, run, table, temporary_folder
+from measure import REPOSITORY, describe_machine, make_project, run, table, temporary_folder, wrap
 from ruamel.yaml import YAML
 
-DOCUMENT = REPOSITORY / "docs/scale.md"
+DOCUMENT = REPOSITORY / "docs/capacity.md"
 MACHINES = REPOSITORY / "benchmarks/machines.yaml"
-# Named as src/sweep.py names its trials.
-PREFIX = "search-1a2b"
-KEPT = 20  # experiments after a sweep has been put away
-REMOVE = (  # as docs/scale.md has it
+# Experiments are named like trials of src/sweep.py.
+PREFIX = "sweep-1a2b"
+KEPT = 20  # experiments left after archiving a sweep
+REMOVE = (  # the command in docs/capacity.md
     "git for-each-ref --format='delete %(refname)' 'refs/exps/??/*/*' "
     "| grep -v {kept} | git update-ref --stdin"
 )
 IMAGES, TRIALS = 10_000_000, 10_000
-NETWORKS = {  # name -> preset, pixels, photos to prepare: fewer and more
+NETWORKS = {  # name -> backbone, pixels, two numbers of photos to prepare
     "efficientnet_lite0, 180x180": ("efficientnet_lite0", 180, (300, 1800)),
     "efficientnet_lite0, 224x224": ("efficientnet_lite0", 224, (300, 1800)),
     "resnet50, 180x180": ("resnet50", 180, (60, 300)),
@@ -61,7 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     everything = ["experiments", "files", "cost"]
     parser.add_argument("--part", nargs="+", choices=everything, default=everything)
-    parser.add_argument("--photos", type=Path, help="an archive or a folder, for the cost")
+    parser.add_argument("--photos", type=Path, help="an archive or a folder, for --part cost")
     parser.add_argument("--experiments", nargs="+", type=int, default=[1_000, 10_000])
     parser.add_argument("--files", nargs="+", type=int, default=[100_000, 1_000_000])
     arguments = parser.parse_args()
@@ -71,16 +71,16 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def write_block(name: str, lines: Iterable[str]) -> None:
-    """Print tables, and put them between the marks of their name in docs/scale.md."""
+    """Print tables, and write them between the marks with their name in docs/capacity.md."""
     begin, end = f"<!-- benchmarks/scale.py: {name} -->", "<!-- end -->"
-    block = "\n".join([begin, "", *lines, "", f"*{describe_machine()}*", "", end])
+    block = "\n".join([begin, "", *wrap(lines), "", f"*{describe_machine()}*", "", end])
     print(block, flush=True)
     head, _, rest = DOCUMENT.read_text(encoding="utf-8").partition(begin)
     DOCUMENT.write_text(head + block + rest.partition(end)[2], encoding="utf-8")
 
 
 def timed(command: list[str], folder: Path) -> str:
-    """The seconds that a command takes, as a table has them."""
+    """The seconds that a command takes, formatted for a table."""
     return seconds(run(command, folder).seconds)
 
 
@@ -89,7 +89,7 @@ def seconds(value: float) -> str:
 
 
 def measure_experiments(folder: Path, counts: list[int]) -> list[str]:
-    """Commands at no, some and many hidden experiments, and after most were put away."""
+    """Time commands with no, some and many hidden experiments, and after archiving most of them."""
     project = folder / "project"
     run(["git", "clone", "--quiet", str(REPOSITORY), str(project)], folder)
     run(["dvc", "exp", "run"], project)
@@ -121,21 +121,20 @@ def measure_experiments(folder: Path, counts: list[int]) -> list[str]:
     return [
         *table(["seconds", *columns], rows),
         "",
-        f"With {made:,} experiments, `git gc` took {collecting} s, `git push` of all to another "
-        f"repository {pushing} s, `dvc exp remove` {removing_one} s for each name, "
-        f"`git update-ref` of all but {KEPT} {removing} s, and `dvc exp pull` of one from there "
-        f"{pulling} s. The experiments are made in a moment, with files of their own as "
-        "src/sweep.py leaves them, with each object of Git in a file; the `dvc exp run` after many "
-        "new ones includes that Git packs them, once. Of the images in DVC's cache there is one "
-        f"set. For the first `dvc exp show` of {made:,}, {counts[0]:,} were read and the others "
-        "estimated.",
+        f"With {made:,} experiments, `git gc` took {collecting} s, pushing all to another "
+        f"repository with `git push` {pushing} s, `dvc exp remove` {removing_one} s for each name, "
+        f"removing all but {KEPT} with `git update-ref` {removing} s, and fetching one again with "
+        f"`dvc exp pull` {pulling} s. The experiments are synthetic, with the same files as those "
+        "of src/sweep.py, and each Git object is a file; the `dvc exp run` after making them "
+        "includes the time in which Git packs them, once. All share one set of images in DVC's "
+        f"cache. The first `dvc exp show` of {made:,} is extrapolated from {counts[0]:,}.",
         "",
         *measure_sweep(folder, counts),
     ]
 
 
 def look(project: Path, collected: int = 0, count: int = 0) -> dict[str, str]:
-    """Time what people wait for; `count` experiments, of which DVC has `collected` in its table."""
+    """Time the usual commands with `count` experiments, of which DVC has cached `collected`."""
     found = {"`dvc exp list`": timed(["dvc", "exp", "list"], project)}
     show = ["dvc", "exp", "show", "--only-changed"]
     if count:
@@ -148,15 +147,15 @@ def look(project: Path, collected: int = 0, count: int = 0) -> dict[str, str]:
         found["`dvc exp show --only-changed`, the first"] = timed(show, project)
     found["`dvc exp show --only-changed`, the next"] = timed(show, project)
     as_code = run(["dvc", "exp", "show", "--json"], project)
-    found["`dvc exp show --json`, as VS Code asks"] = seconds(as_code.seconds)
-    found["its size, MB"] = f"{len(as_code.output) / 1e6:,.1f}"
+    found["`dvc exp show --json`, for VS Code"] = seconds(as_code.seconds)
+    found["size of the JSON, MB"] = f"{len(as_code.output) / 1e6:,.1f}"
     found["`dvc status`"] = timed(["dvc", "status"], project)
     found["`dvc exp run`, nothing to do"] = timed(["dvc", "exp", "run"], project)
     found["`git status`"] = timed(["git", "status"], project)
     if count or (project / "experiments.html").exists():
         found["`python src/report.py`"] = timed([sys.executable, "src/report.py"], project)
         size = (project / "experiments.html").stat().st_size
-        found["its page, MB"] = f"{size / 1e6:,.1f}"
+        found["size of its page, MB"] = f"{size / 1e6:,.1f}"
     files = [path for path in (project / ".git").rglob("*") if path.is_file()]
     found["files in .git"] = f"{len(files):,}"
     found["size of .git on disk, MB"] = f"{sum(p.stat().st_blocks for p in files) * 512 / 1e6:,.0f}"
@@ -164,9 +163,9 @@ def look(project: Path, collected: int = 0, count: int = 0) -> dict[str, str]:
 
 
 def make_experiments(project: Path, first: int, last: int) -> None:
-    """Make hidden experiments of the current commit, as objects of Git in a file each.
+    """Make hidden experiments of the current commit, with each Git object in a file.
 
-    Parameters, metrics, curves and dvc.lock are their own; numbers are drawn at random.
+    Each has its own parameters, metrics, curves and dvc.lock, with random numbers.
     """
     baseline = run(["git", "rev-parse", "HEAD"], project).output.strip()
     listed = run(["git", "-c", "core.quotePath=false", "ls-files"], project).output.splitlines()
@@ -207,7 +206,7 @@ def make_experiments(project: Path, first: int, last: int) -> None:
 
 
 def collect_by_copying(project: Path) -> None:
-    """Give DVC its own record of each experiment, which takes it a moment to make, from one."""
+    """Copy DVC's cached record of one experiment for all others, to save reading them."""
     records = project / ".dvc/tmp/exps/cache"
     listed = run(["git", "for-each-ref", "--format=%(objectname) %(refname)", "refs/exps"], project)
     revisions = [line.split()[0] for line in listed.output.splitlines() if f"/{PREFIX}-" in line]
@@ -223,7 +222,7 @@ def collect_by_copying(project: Path) -> None:
 
 
 def measure_sweep(folder: Path, counts: list[int]) -> list[str]:
-    """What a sweep does between two trials, and in the end, after many."""
+    """Time the work of a sweep between two trials, and at its end, after many trials."""
     sys.path.insert(0, str(REPOSITORY / "src"))
     import optuna
 
@@ -235,7 +234,7 @@ def measure_sweep(folder: Path, counts: list[int]) -> list[str]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     os.chdir(REPOSITORY)
     sweep = read_sweep(Path("sweeps/learning_rate.yaml"), read_params())
-    rows = {name: [name] for name in ("to begin again", "to choose and record a trial", "plots")}
+    rows = {name: [name] for name in ("to resume", "to choose and record a trial", "plots")}
     for count in [100, *counts]:
         path = folder / f"{count}.sqlite3"
         study = open_study(path, "benchmark", sweep, 15)
@@ -260,7 +259,7 @@ def measure_sweep(folder: Path, counts: list[int]) -> list[str]:
         start = time.perf_counter()
         study = open_study(path, "benchmark", sweep, 15)
         finished_trials(study)
-        rows["to begin again"].append(seconds(time.perf_counter() - start))
+        rows["to resume"].append(seconds(time.perf_counter() - start))
         trials = new_trials(study, sweep)
         times = []
         for _ in range(5):
@@ -283,7 +282,7 @@ def measure_sweep(folder: Path, counts: list[int]) -> list[str]:
 
 
 def measure_files(folder: Path, counts: list[int]) -> list[str]:
-    """DVC, Git and the stages' own looks at data/raw with many files, or with a list of as many."""
+    """Time DVC, Git and the stages with many files in data/raw, or a list of as many images."""
     ways = [(f"{count:,} files", count, write_files) for count in counts]
     ways.append((f"a list of {counts[-1]:,}", counts[-1], write_list))
     rows: dict[str, list[str]] = {}
@@ -301,16 +300,16 @@ def measure_files(folder: Path, counts: list[int]) -> list[str]:
             rows.setdefault(name, [name]).append(text)
             print(count, name, text, flush=True)
         (listing,) = (project / ".dvc/cache/files/md5").glob("*/*.dir")
-        rows.setdefault("DVC's list of them, MB", ["DVC's list of them, MB"]).append(
+        rows.setdefault("DVC's list of the files, MB", ["DVC's list of the files, MB"]).append(
             f"{listing.stat().st_size / 1e6:,.1f}"
         )
         shutil.rmtree(project)
     return [
         *table(["in data/raw", *(name for name, *_ in ways)], list(rows.values())),
         "",
-        "Time, and the largest resident memory of a process. The files hold a number each: what "
-        "their bytes cost comes on top, about 2 ms per MB read and hashed. The list is what "
-        "src/download.py leaves of images in a bucket.",
+        "Time, and the largest resident memory of a process. Each file contains only a number; "
+        "larger files take about 2 ms more per MB, to read and hash. The list is the one that "
+        "src/download.py writes for images in a bucket.",
     ]
 
 
@@ -340,7 +339,7 @@ HASHING = "splits, from a hash of each file"
 
 
 def file_commands(project: Path) -> Iterator[tuple[str, list[str]]]:
-    """Name and command, in the order in which they are run."""
+    """Yield names and commands in the order in which to run them."""
     start = [sys.executable, "-c"]
     head = f"import sys; sys.path.insert(0, {str(project / 'src')!r}); "
     yield (
@@ -351,14 +350,14 @@ def file_commands(project: Path) -> Iterator[tuple[str, list[str]]]:
     yield "`git status`", ["git", "status"]
     look = "from image_classifier.common.stage_inputs import StageInputs; StageInputs('prepare')"
     yield (
-        "a stage's look at its inputs, before and after",
+        "a stage's check of its inputs, before and after",
         [*start, f"{head}{look}.check_unchanged()"],
     )
     look = (
         "from image_classifier.common.raw_data import RAW_DATA, find_images, locate; "
         "images = find_images(RAW_DATA)"
     )
-    yield "to find the images", [*start, head + look]
+    yield "find the images", [*start, head + look]
     examine = (
         "; from image_classifier.preparation.engines import compute_here; "
         "from image_classifier.preparation.features import examine; "
@@ -372,13 +371,13 @@ def file_commands(project: Path) -> Iterator[tuple[str, list[str]]]:
 
 
 def measure_cost(folder: Path, photos: Path) -> list[str]:
-    """Time and money for many images and trials, from what a few cost here."""
+    """Estimate time and money for many images and trials, from the cost of a few here."""
     prices = YAML(typ="safe").load(MACHINES)
     sources = unpack(photos, folder / "unpacked")
     image_bytes = fmean(path.stat().st_size for path in sources)
     costs = {name: measure_prepare(folder, sources, *NETWORKS[name]) for name in NETWORKS}
     network, size, (_, most) = NETWORKS["efficientnet_lite0, 180x180"]
-    project = folder / f"{network}, {size}, {most}"  # where `measure_prepare` has prepared them
+    project = folder / f"{network}, {size}, {most}"  # prepared by `measure_prepare`
     trial, row_epoch, features = measure_trials(project)
     epochs = 15
     large_trial = trial + IMAGES * row_epoch * epochs * os.cpu_count()
@@ -389,15 +388,16 @@ def measure_cost(folder: Path, photos: Path) -> list[str]:
             [
                 *([f"a photo prepared, {name}", f"{cost:.4f}"] for name, cost in costs.items()),
                 [f"a trial of {epochs} epochs on features of {features:,} photos", f"{trial:.1f}"],
-                [f"the same on features of {IMAGES:,}, reckoned", f"{large_trial:,.0f}"],
+                [f"the same on features of {IMAGES:,} photos, extrapolated", f"{large_trial:,.0f}"],
             ],
         ),
         "",
-        f"A photo is the difference between stage prepare of few and of many ones of "
-        f"{image_bytes / 1e3:.0f} kB: to read, hash, decode and scale it, run the network, and "
-        f"write the features. A trial is the median of those of src/sweep.py with "
-        f"{os.cpu_count()} jobs, with its evaluation and experiment; for each further image an "
-        f"epoch takes {row_epoch * 1e6:.1f} microseconds. CPU seconds are time multiplied by "
+        "The cost of a photo is the difference between running prepare on few and on many photos "
+        f"of {image_bytes / 1e3:.0f} kB, divided by their number: reading, hashing, decoding and "
+        "scaling it, running the network, and writing the features. The cost of a trial is the "
+        f"median over the trials of src/sweep.py with {os.cpu_count()} jobs, including evaluation "
+        "and saving the experiment; each further image adds "
+        f"{row_epoch * 1e6:.1f} microseconds to an epoch. CPU seconds are time multiplied by "
         "cores.",
         "",
     ]
@@ -424,9 +424,10 @@ def measure_cost(folder: Path, photos: Path) -> list[str]:
 
 
 def time_and_dollars(total: float, machine: dict, count: int, ratio: float | None) -> str:
-    """`total` CPU seconds on `count` machines; `ratio` is how much faster two workers are than one.
+    """Format the time and price of `total` CPU seconds on `count` machines.
 
-    Within a machine the speed is linear in its processors; for n machines it is n ** log2(ratio).
+    `ratio` is the speed of two workers relative to one. Within a machine the speed is linear in its
+    processors; for n machines it is n ** log2(ratio).
     """
     speedup = count ** math.log2(ratio or 2)
     hours = total / 3600 / machine["cpus"] / speedup
@@ -436,7 +437,7 @@ def time_and_dollars(total: float, machine: dict, count: int, ratio: float | Non
 
 
 def assumptions(prices: dict, costs: dict[str, float], image_bytes: float) -> list[str]:
-    """What else is paid for, and what the figures rest on."""
+    """List the further costs and the assumptions of the estimates."""
     storage = prices["storage"]
     gigabytes = IMAGES * image_bytes / 1e9
     features = IMAGES * 1280 * 4 / 1e9
@@ -448,24 +449,25 @@ def assumptions(prices: dict, costs: dict[str, float], image_bytes: float) -> li
     return [
         f"- Storage: the photos are {gigabytes:,.0f} GB, ${gigabytes * kept:,.2f} a month; their "
         f"features with EfficientNet-Lite0 (1,280 float32, one view) {features:,.0f} GB, "
-        f"${features * kept:,.2f} a month. To write each photo once as an object of its own costs "
-        f"${IMAGES / 1000 * storage['dollars_per_1000_writes']:,.0f}, to read each once "
+        f"${features * kept:,.2f} a month. Writing each photo once, as one object, costs "
+        f"${IMAGES / 1000 * storage['dollars_per_1000_writes']:,.0f}, reading each once "
         f"${IMAGES / 1000 * storage['dollars_per_1000_reads']:,.0f}.",
-        f"- Network: the fastest network on {machine['name']} would take {rate:,.0f} photos a "
-        f"second, {needed:.2f} Gbit/s of {machine['gigabit_per_second']}. It becomes the limit at "
+        f"- Connection: with the fastest network {machine['name']} prepares {rate:,.0f} photos a "
+        f"second, for which it reads {needed:.2f} of its {machine['gigabit_per_second']} Gbit/s. "
+        "The connection becomes the limit at "
         f"{machine['gigabit_per_second'] * 1e9 / 8 / image_bytes:,.0f} photos a second.",
         f"- Two workers against one: prepare {ratios['prepare']}, trials {ratios['trials']} "
-        "(benchmarks/machines.yaml). Within a machine, linear in its processors, each as fast as "
-        "one here; two that share a core are slower.",
-        "- Prices are list prices, on demand, as benchmarks/machines.yaml has them: check them "
-        "before use. No GPU was measured.",
+        "(benchmarks/machines.yaml). Within a machine the speed is linear in its processors, each "
+        "as fast as one of this machine; two processors that share a core are slower.",
+        "- Prices are the on-demand list prices in benchmarks/machines.yaml: check them before "
+        "use. No GPU was measured.",
     ]
 
 
 def measure_prepare(
     folder: Path, sources: list[Path], network: str, size: int, counts: tuple[int, int]
 ) -> float:
-    """CPU seconds that stage prepare takes for one further image."""
+    """Measure the CPU seconds that stage prepare takes for one further image."""
     times = []
     for count in counts:
         images = folder / f"photos-{count}"
@@ -491,7 +493,7 @@ def measure_prepare(
 
 
 def measure_trials(project: Path) -> tuple[float, float, int]:
-    """CPU seconds of a trial, seconds of an epoch for each image, and the number of images."""
+    """Measure CPU seconds of a trial and seconds per image of an epoch; also count the images."""
     jobs = os.cpu_count()
     run(["dvc", "exp", "run"], project)
     run(["git", "add", "--all"], project)

@@ -1,9 +1,10 @@
-"""8. A sweep on a Ray cluster: two workers, with a core each, against one of them.
+"""8. A sweep on a Ray cluster: two workers with a core each, compared with one.
 
 python benchmarks/sweep_on_ray.py /path/to/cats_and_dogs_filtered.zip
 """
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from measure import (
 )
 
 TRIALS = 24
-WARM = 4  # trials after which each worker has loaded TensorFlow and has run one
+WARM = 4  # trials after which both workers have loaded TensorFlow and run a trial
 SWEEP = """metric: accuracy
 sampler: random
 pruner: none
@@ -39,7 +40,7 @@ WORKERS = {"one worker": "1", "two workers": "2"}
 
 def main() -> None:
     if len(os.sched_getaffinity(0)) < 2:
-        sys.exit("two cores are needed")
+        sys.exit("two cores are required")
     arguments = read_arguments(__doc__.splitlines()[0], rounds=3)
     whole, warm = defaultdict(list), defaultdict(list)
     with temporary_folder() as folder, workers(2) as address:
@@ -73,24 +74,23 @@ def main() -> None:
             *table(header, rows),
             "",
             f"`python src/sweep.py --ray` with `--jobs` 1 and 2, {TRIALS} trials on features of "
-            "cats and dogs; each worker has one core of this machine, which runs the command and "
-            f"Ray besides. Seconds a trial are those after the first {WARM}; the whole includes "
-            "joining the cluster, sending the data and loading TensorFlow. Medians of "
-            f"{arguments.rounds} rounds, ratios within a round.",
+            "cats and dogs; each worker has one core of this machine, which also runs the command "
+            f"and Ray. The seconds a trial exclude the first {WARM} trials; the time of {TRIALS} "
+            "trials includes joining the cluster, sending the data and loading TensorFlow. Medians "
+            f"of {arguments.rounds} rounds, ratios within a round.",
         ],
     )
 
 
 def run_sweep(project: Path, address: str, jobs: str) -> list[float]:
-    """The seconds until each trial has ended, and until the sweep has."""
+    """Return the seconds from the start to the end of each trial, and to the end of the sweep."""
     command = [sys.executable, "src/sweep.py", "sweeps/ray.yaml", "--ray", address, "--jobs", jobs]
     start = time.perf_counter()
     with subprocess.Popen(
         command, cwd=project, env=make_environment(), stdout=subprocess.PIPE, text=True
     ) as process:
-        times = [
-            time.perf_counter() - start for line in process.stdout if f"/{TRIALS}  ray-" in line
-        ]
+        finished = re.compile(rf"\s*\d+/{TRIALS}  \d+-ray-")
+        times = [time.perf_counter() - start for line in process.stdout if finished.match(line)]
     if process.returncode or len(times) != TRIALS:
         sys.exit(f"{' '.join(command)} failed")
     return [*times, time.perf_counter() - start]

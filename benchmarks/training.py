@@ -1,4 +1,4 @@
-"""What the benchmarks of training share: the time of an epoch."""
+"""Time an epoch, for the benchmarks of training."""
 
 import time
 from statistics import median
@@ -7,7 +7,7 @@ from image_classifier.computing.tensorflow_setup import keras, tf
 
 
 class Stopwatch(keras.callbacks.Callback):
-    """Notes the seconds of each epoch but the first, which traces and fills caches."""
+    """Record the seconds of each epoch except the first, which traces and fills caches."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -22,7 +22,7 @@ class Stopwatch(keras.callbacks.Callback):
 
 
 def epoch_seconds(network: keras.Model, data: tf.data.Dataset, epochs: int) -> float:
-    """Fit, and give the median seconds of an epoch after the first."""
+    """Fit, and return the median seconds of the epochs after the first."""
     stopwatch = Stopwatch()
     network.fit(data, epochs=epochs, shuffle=False, callbacks=[stopwatch], verbose=0)
     return median(stopwatch.seconds)

@@ -1,4 +1,4 @@
-"""4. An epoch of training on features against scikit-learn's `SGDClassifier.partial_fit`.
+"""4. An epoch of training on features, and of scikit-learn's `SGDClassifier.partial_fit`.
 
 python benchmarks/training_on_features.py
 """
@@ -13,7 +13,7 @@ from measure import REPOSITORY, median_ratio, table, temporary_folder, write_sec
 from sklearn.linear_model import SGDClassifier
 
 ROWS, FEATURES, BATCH_SIZE = 20_000, 1280, 32
-EPOCHS = 4  # of a round; the first one is left out: it may wait for what a fit sets up
+EPOCHS = 4  # per round; the first is not counted: it may include the set-up of fit
 
 
 def main() -> None:
@@ -28,8 +28,8 @@ def main() -> None:
         views = np.load(folder / "views.npy", mmap_mode="r")
         labels = (views[0, :, 0] > 0).astype(np.int64)
         ways = {
-            "here": build_training(views, labels, dropout=0.2),
-            "here, without dropout": build_training(views, labels, dropout=0.0),
+            "this pipeline": build_training(views, labels, dropout=0.2),
+            "this pipeline, without dropout": build_training(views, labels, dropout=0.0),
             "partial_fit, 32 rows at a time": partial_fit_batches(views[0], labels),
             "partial_fit, all rows at once": partial_fit_whole(views[0], labels),
         }
@@ -47,19 +47,22 @@ def main() -> None:
     write_section(
         "4. Training on features",
         [
-            *table(["an epoch", "ms", "to 32 rows at a time", "to all at once"], rows),
+            *table(
+                ["an epoch", "ms", "relative to 32 rows at a time", "relative to all at once"], rows
+            ),
             "",
             f"{ROWS:,} x {FEATURES:,} features, two classes, batches of {BATCH_SIZE}; medians of "
-            f"{rounds} rounds, ratios within a round. `partial_fit` is logistic regression. Here "
-            "it is Adam with dropout 0.2, loss and accuracy, from a memory-mapped file; dropout "
-            "costs as much as the rest of a step, for it draws 41,000 random numbers. All rows at "
-            "once is one call of compiled code, with an update after each row.",
+            f"{rounds} rounds, ratios within a round. `partial_fit` is logistic regression. *This "
+            "pipeline* trains with Adam and dropout 0.2, computes loss and accuracy, and reads a "
+            "memory-mapped file; dropout costs as much as the rest of a step, because it needs "
+            "41,000 random numbers. *All rows at once* is one call of compiled code, with an "
+            "update after each row.",
         ],
     )
 
 
 def build_training(views: np.ndarray, labels: np.ndarray, dropout: float):
-    """A function that trains as src/train.py does and gives the median time of an epoch."""
+    """Return a function that trains like src/train.py and returns the median time of an epoch."""
     from training import epoch_seconds
 
     from image_classifier.common.params import read_params
@@ -81,7 +84,7 @@ def build_training(views: np.ndarray, labels: np.ndarray, dropout: float):
 
 
 def partial_fit_batches(rows: np.ndarray, labels: np.ndarray):
-    """A function that fits batch by batch, in a new order, and gives its time."""
+    """Return a function that fits batch by batch, in a random order, and returns its time."""
     classifier = SGDClassifier(loss="log_loss", random_state=0)
 
     def epoch() -> float:
@@ -96,7 +99,7 @@ def partial_fit_batches(rows: np.ndarray, labels: np.ndarray):
 
 
 def partial_fit_whole(rows: np.ndarray, labels: np.ndarray):
-    """A function that fits all rows in one call and gives its time."""
+    """Return a function that fits all rows in one call and returns its time."""
     classifier = SGDClassifier(loss="log_loss", random_state=0)
     rows = np.array(rows)
 

@@ -1,11 +1,12 @@
-"""The tutorial's way, to compare with: decode, augment and run the backbone anew in every epoch.
+"""Train as tutorials do, for comparison: decode, augment and run the backbone in every epoch.
 
     python benchmarks/tutorial.py folder-of-class-folders --epochs 15
 
-Written as https://keras.io/guides/transfer_learning and TensorFlow's transfer learning tutorial
-teach it, without anything of this repository, in TensorFlow's default settings. The weights are
-random: the arithmetic is the same, and nothing has to be fetched. A folder with train and
-validation in it is taken as it is; of another one a fifth is for validation.
+Written as https://keras.io/guides/transfer_learning/ and
+https://www.tensorflow.org/tutorials/images/transfer_learning teach it, without code of this
+repository, with TensorFlow's default settings. The weights are random: the arithmetic is the same,
+and no download is needed. If the folder contains train and validation, they are used as they are;
+otherwise a fifth of the images is used for validation.
 """
 
 import argparse
@@ -16,14 +17,14 @@ from pathlib import Path
 
 START = time.perf_counter()
 
-import keras  # noqa: E402  (its time counts)
+import keras  # noqa: E402  (the time of this import counts)
 import tensorflow as tf  # noqa: E402
 
 IMAGE_SIZE = (180, 180)
 
 
 class Stopwatch(keras.callbacks.Callback):
-    """Notes the seconds since the start at which the first batch and each epoch ended."""
+    """Record the seconds from the start to the end of the first batch and of each epoch."""
 
     first_batch = None
 
@@ -47,7 +48,7 @@ def main() -> None:
     parser.add_argument(
         "--without-tuning",
         action="store_true",
-        help="without the thread that tunes tf.data, for which the end of an epoch may wait",
+        help="turn off the thread that tunes tf.data, for which the end of an epoch may wait",
     )
     arguments = parser.parse_args()
 

@@ -1,4 +1,4 @@
-"""10. An epoch with two workers of one core each, against one worker of one core.
+"""10. An epoch with two workers of one core each, compared with one worker of one core.
 
 python benchmarks/two_workers.py /usr/share/datasets/fashion-mnist
 """
@@ -24,7 +24,7 @@ from measure import (
     write_section,
 )
 
-EPOCHS = 4  # the first one traces, and is left out
+EPOCHS = 4  # the first traces, and is not counted
 
 
 def main() -> None:
@@ -50,21 +50,21 @@ def main() -> None:
         [
             *table(["train, from scratch", "an epoch, seconds", "times as fast"], rows),
             "",
-            "The network and the batches of presets/fashion_mnist.yaml, `train.strategy` none and "
-            "multi_worker. Each worker is a process with a core of its own, and they speak over "
-            f"127.0.0.1. Medians of {arguments.rounds} rounds, of {EPOCHS - 1} epochs each.",
+            "The network and the batch size of presets/fashion_mnist.yaml, with `train.strategy` "
+            "none and multi_worker. Each worker is a process with its own core; they communicate "
+            f"over 127.0.0.1. Medians of {arguments.rounds} rounds, of {EPOCHS - 1} epochs each.",
         ],
     )
 
 
 def dataset_of(photos: Path) -> dict[str, str]:
-    """Parameters for Fashion-MNIST's own files, or else for class folders."""
+    """The parameters for the files of Fashion-MNIST, if `photos` contains them."""
     own = any(photos.glob("train-images-idx3-ubyte*")) if photos.is_dir() else False
     return {"download__dataset": "fashion_mnist"} if own else {}
 
 
 def epoch_seconds(projects: list[Path]) -> float:
-    """Train in all of them at once, each on a core of its own; the first is the chief's."""
+    """Train in all projects at once, each on its own core; the first is the chief."""
     ports = [free_port() for _ in projects]
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     with tempfile.TemporaryFile("w+") as log:
@@ -100,5 +100,5 @@ def free_port() -> int:
 
 if __name__ == "__main__":
     if os.cpu_count() < 2:
-        sys.exit("two cores are needed")
+        sys.exit("two cores are required")
     main()

@@ -1,6 +1,7 @@
-"""Bring the dataset to data/raw as class folders of images that can all be decoded.
+"""Download the dataset to data/raw: class folders of images that can all be decoded.
 
-Of one in a bucket, or in a list of URLs, data/raw becomes a list: src/prepare.py reads from there.
+Images in a bucket or in a list of URLs are not copied: data/raw then holds a list of their
+addresses, and src/prepare.py reads the images from there.
 """
 
 import shutil
@@ -12,23 +13,23 @@ from os import cpu_count
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from tqdm import tqdm
 
-from image_classifier.common.class_folders import find_class_folders
+from image_classifier.common.class_folders import SPLIT_NAMES, find_class_folders
 from image_classifier.common.disk import NoSpaceError, replace_folder
 from image_classifier.common.errors import InputError
 from image_classifier.common.images import unreadable_reason
 from image_classifier.common.params import read_params
+from image_classifier.common.progress import track
 from image_classifier.common.raw_data import RAW_DATA, find_images, write_unreadable
 from image_classifier.common.remote import LISTING, is_remote
-from image_classifier.common.script import run
+from image_classifier.common.script import run_stage
 from image_classifier.common.stage_inputs import StageInputs
 from image_classifier.sources.datasets import DATASETS
 from image_classifier.sources.downloads import UnfinishedError
 
 UNREADABLE_LIST = Path("data/unreadable.csv")
-SCRATCH = Path("data/.download")  # no output: DVC deletes those before it runs a stage
-REPLACED = SCRATCH / "raw.replaced"  # where replace_folder puts the old data
+SCRATCH = Path("data/.download")  # not a DVC output: DVC deletes those before a stage runs
+REPLACED = SCRATCH / "raw.replaced"  # replace_folder moves the old data here
 
 
 def main() -> None:
@@ -42,21 +43,21 @@ def main() -> None:
         inputs.check_unchanged()
         replace_raw(folder, unreadable)
 
-    for name, count in counts.items():
-        print(f"{count:>8,} {name}")
+    print(f"{RAW_DATA}: {describe(counts)}")
     if unreadable:
-        print(f"{len(unreadable):,} files left out: they cannot be decoded, see {UNREADABLE_LIST}")
+        files = "1 file" if len(unreadable) == 1 else f"{len(unreadable):,} files"
+        print(f"{files} left out because they cannot be decoded: see {UNREADABLE_LIST}")
 
 
 @contextmanager
 def held_scratch() -> Iterator[None]:
-    """Hold `SCRATCH` for this run alone, with nothing left in it of killed runs but downloads.
+    """Lock `SCRATCH` and clear leftovers of killed runs, except partial downloads.
 
-    They stay when the network or the disk fails; a success or other contents than allowed removes
-    them, so that the next run fetches anew.
+    Partial downloads survive network and disk errors. They are deleted on success, or if their
+    content is invalid, so that the next run downloads the file again.
 
     Raises:
-        InputError: if another run holds it.
+        InputError: if another run holds the lock.
     """
     SCRATCH.mkdir(exist_ok=True)
     try:
@@ -79,7 +80,7 @@ def held_scratch() -> Iterator[None]:
 
 
 def replace_raw(folder: Path, unreadable: list[tuple[str, str]]) -> None:
-    """Put a complete folder in the place of `RAW_DATA`, then the list that says it is complete."""
+    """Replace `RAW_DATA` by a complete folder, then write the list that marks it as complete."""
     listing = SCRATCH / UNREADABLE_LIST.name
     write_unreadable(unreadable, listing)
     UNREADABLE_LIST.unlink(missing_ok=True)
@@ -88,36 +89,48 @@ def replace_raw(folder: Path, unreadable: list[tuple[str, str]]) -> None:
 
 
 def remove_unreadable(folder: Path) -> list[tuple[str, str]]:
-    """Delete the images in `folder` that cannot be decoded, and return their paths and reasons."""
-    # Those that are elsewhere are checked by src/prepare.py.
+    """Delete the images in `folder` that cannot be decoded; return their paths and the reasons."""
+    # src/prepare.py checks images in buckets and at URLs.
     paths = [image.path for image in find_images(folder) if not is_remote(image.path)]
     with ThreadPoolExecutor(cpu_count()) as pool:
         checks = pool.map(unreadable_reason, [folder / path for path in paths])
-        reasons = list(tqdm(checks, "checking images", len(paths), unit="file"))
+        reasons = list(track(checks, "checking images", len(paths)))
     unreadable = [(path, reason) for path, reason in zip(paths, reasons, strict=True) if reason]
     for path, _ in unreadable:
         (folder / path).unlink()
     return unreadable
 
 
-def count_images(folder: Path, unreadable: list[tuple[str, str]]) -> dict[str, int]:
-    """Split and class -> number of images left.
+def count_images(folder: Path, unreadable: list[tuple[str, str]]) -> dict[tuple[str, str], int]:
+    """Count the images left of each split ("" if the dataset has no splits) and class.
 
     Raises:
-        InputError: if a class has none.
+        InputError: if a class has no image.
     """
     found = Counter((image.split, image.class_name) for image in find_images(folder))
     keys = found if (folder / LISTING).exists() else find_class_folders(folder)
-    counts = {"/".join(filter(None, key)): found[key] for key in keys}
-    for name, count in counts.items():
-        if not count:
+    for key in keys:
+        if not found[key]:
+            name = "/".join(filter(None, key))
             reasons = [": ".join(row) for row in unreadable if row[0].startswith(f"{name}/")]
             raise InputError(
                 f"download: {name} has no image that can be decoded "
                 f"({reasons[0] if reasons else 'the folder is empty'})"
             )
-    return counts
+    return {key: found[key] for key in keys}
+
+
+def describe(counts: dict[tuple[str, str], int]) -> str:
+    """Summarise the output of `count_images`, such as "1,797 images in 10 classes"."""
+    images: Counter[str] = Counter()
+    for (split, _), count in counts.items():
+        images[split] += count
+    class_count = len({class_name for _, class_name in counts})
+    summary = f"{images.total():,} images in {class_count:,} classes"
+    splits = dict.fromkeys(SPLIT_NAMES.values())
+    sizes = ", ".join(f"{images[split]:,} {split}" for split in splits if images[split])
+    return f"{summary} ({sizes})" if sizes else summary
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

@@ -1,9 +1,14 @@
-"""Measure the trained network on the test images, which no earlier stage has looked at."""
+"""Evaluate the trained model on the test images, which no earlier stage has used."""
 
 from image_classifier.common.params import read_params
-from image_classifier.common.script import run
+from image_classifier.common.script import run_stage
 from image_classifier.common.stage_inputs import StageInputs
 from image_classifier.computing.prepared import open_splits
+
+WHERE_TO_LOOK = """
+Look at  dvclive/evaluate/report.html   curves and the worst mistakes
+         dvc exp show --only-changed    table of experiments
+         dvc plots show                 all plots as a page"""
 
 
 def main() -> None:
@@ -11,22 +16,32 @@ def main() -> None:
     params = read_params().evaluate
     class_names, (test,) = open_splits("test")
 
-    # Not at the top: TensorFlow takes seconds to import, and errors in parameters come first.
+    # Imported here: TensorFlow takes seconds to load, and errors in parameters come first.
     from image_classifier.evaluation import steps
-    from image_classifier.outputs.live import EVALUATE_LOG, StageLog, replacing
+    from image_classifier.outputs.live import EVALUATE_LOG, StageLog
     from image_classifier.outputs.model_file import MODEL_FILE, load_model
     from image_classifier.outputs.predicting import predict_probabilities
+    from image_classifier.outputs.result_files import replacing
 
     trained = load_model(MODEL_FILE)
     steps.check_classes(trained, class_names)
     probabilities = predict_probabilities(trained.network, test.views)
     steps.check_against_files(trained, test, probabilities, params.check_images)
 
-    with replacing(EVALUATE_LOG) as folder, StageLog(folder) as live:
+    with replacing(EVALUATE_LOG) as folder, StageLog(EVALUATE_LOG, folder) as live:
         mistakes = steps.log_test_results(live, test, probabilities, class_names, params)
         inputs.check_unchanged()
-    print(f"{mistakes} mistakes on {len(test.records)} test images")
+    print_results(live.summary["test"], mistakes, len(test.records))
+
+
+def print_results(metrics: dict[str, float], mistakes: int, image_count: int) -> None:
+    """Print a table of the metrics, and where to find more."""
+    width = max(map(len, metrics))
+    for name, value in metrics.items():
+        print(f"test.{name:{width}}  {value:.4f}")
+    print(f"{mistakes:,} mistakes on {image_count:,} test images")
+    print(WHERE_TO_LOOK)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

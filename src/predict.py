@@ -1,4 +1,4 @@
-"""Classify images with the trained model: the class of each, and its probability."""
+"""Classify images with the trained model: print the class of each image and its probability."""
 
 import argparse
 import csv
@@ -19,13 +19,14 @@ from tqdm import tqdm
 from image_classifier.common.class_folders import find_files
 from image_classifier.common.errors import InputError
 from image_classifier.common.images import load_readable_batches
+from image_classifier.common.progress import progress_bar
 from image_classifier.common.script import REPOSITORY, run
 from image_classifier.outputs.metadata import read_metadata
 
 MODEL = REPOSITORY / "models/model.keras"
 IMAGES_AT_ONCE = 64
 
-Candidates = list[tuple[str, float]]  # classes and their probabilities, the likeliest first
+Candidates = list[tuple[str, float]]  # classes and their probabilities, the most likely first
 
 
 def main() -> None:
@@ -36,7 +37,7 @@ def main() -> None:
         make_folder(arguments.explain)
     print(f"{arguments.model}: {summary}", file=sys.stderr)
 
-    # Not at the top: TensorFlow takes seconds to import, and errors in arguments come first.
+    # Imported here: TensorFlow takes seconds to load, and errors in arguments come first.
     from image_classifier.outputs.model_file import load_model
     from image_classifier.prediction.explanation import build_explainer
     from image_classifier.preparation.inference import build_function
@@ -44,9 +45,8 @@ def main() -> None:
     network, class_names, trained_on = load_model(arguments.model)
     classify = build_explainer(network) if arguments.explain else build_function(network)
 
-    # Where results go to the terminal, they show the progress themselves.
-    no_bar = sys.stdout.isatty() or not sys.stderr.isatty()
-    progress = tqdm(total=len(paths), unit="image", disable=no_bar)
+    # Results in a terminal show the progress themselves.
+    progress = progress_bar("classifying", len(paths), hidden=sys.stdout.isatty())
 
     def report(error: InputError) -> None:
         tqdm.write(str(error), file=sys.stderr)
@@ -83,19 +83,28 @@ def read_arguments() -> argparse.Namespace:
         help="an image, a folder with images at any depth, or a pattern such as '**/*.jpg'",
     )
     parser.add_argument(
-        "--model", type=Path, default=MODEL, metavar="FILE", help="another than models/model.keras"
+        "--model",
+        type=Path,
+        default=MODEL,
+        metavar="FILE",
+        help="model file (default: models/model.keras)",
     )
     parser.add_argument(
-        "--top", type=_positive, default=1, metavar="K", help="name the K likeliest classes"
+        "--top",
+        type=_positive,
+        default=1,
+        metavar="K",
+        help="print the K most likely classes (default: %(default)s)",
     )
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="write a JSON object for each image")
-    form.add_argument("--csv", action="store_true", help="write comma-separated values")
+    form.add_argument("--json", action="store_true", help="print one JSON object per image")
+    form.add_argument("--csv", action="store_true", help="print comma-separated values")
     parser.add_argument(
         "--explain",
         type=Path,
         metavar="FOLDER",
-        help="draw each image there beside a heat map of the places that its class rests on",
+        help="write each image next to a heat map of the regions that support its predicted class "
+        "to this folder",
     )
     return parser.parse_args()
 
@@ -107,18 +116,21 @@ def _positive(text: str) -> int:
 
 
 def find_image_files(arguments: Sequence[str], left_out: Path | None) -> list[Path]:
-    """The files that paths and patterns name, in this order, each once; those of a folder sorted.
+    """Find the files that paths and patterns name, each once, in the order of the arguments.
 
-    What is named is taken, whatever it is; of a folder, all files that are not hidden; of the
-    folder `left_out`, which this command has drawn before, none.
+    Named files are always included; for a folder, all files that are not hidden, sorted.
+
+    Args:
+        arguments: paths of files and folders, and patterns.
+        left_out: folder to skip (heat maps from an earlier run).
 
     Raises:
-        InputError: if one of them names no file.
+        InputError: if an argument names no file.
     """
     drawn = f"{_absolute(left_out)}{os.sep}" if left_out else None
     found: dict[str, Path] = {}
     for argument in arguments:
-        # A file may have a name that looks like a pattern. Path.glob takes no absolute pattern.
+        # A file's name may look like a pattern. Path.glob accepts no absolute patterns.
         exact = os.path.lexists(argument)
         names = [argument] if exact else sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
         files = {
@@ -136,12 +148,12 @@ def find_image_files(arguments: Sequence[str], left_out: Path | None) -> list[Pa
 
 
 def _absolute(path: Path) -> str:
-    """An absolute path without "..", links not followed: much faster than `Path.resolve`."""
+    """An absolute path without ".." that does not follow links: far faster than `Path.resolve`."""
     return os.path.abspath(path)  # noqa: PTH100
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder if there is none; where that is not possible, raise an `InputError`."""
+    """Create a folder if it does not exist; raise an `InputError` if that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -149,7 +161,10 @@ def make_folder(folder: Path) -> None:
 
 
 def likeliest(probabilities: np.ndarray, class_names: Sequence[str], count: int) -> Candidates:
-    """The `count` likeliest classes, or all if fewer; probabilities are float32 (class_count,)."""
+    """The `count` most likely classes, or all if there are fewer.
+
+    `probabilities` are float32 (class_count,).
+    """
     order = np.argsort(-probabilities, kind="stable")[:count]
     return [(class_names[label], round(float(probabilities[label]), 6)) for label in order]
 
@@ -157,8 +172,8 @@ def likeliest(probabilities: np.ndarray, class_names: Sequence[str], count: int)
 def open_writer(
     arguments: argparse.Namespace, paths: Sequence[Path], class_names: Sequence[str]
 ) -> Callable[[Path, Candidates], None]:
-    """A function that prints an image's classes, in columns that fit all paths and class names."""
-    # Paths may hold any bytes, and the terminal's encoding may lack letters of a class name.
+    """A function that prints an image's classes, in columns wide enough for all images."""
+    # A path may have any bytes, and the terminal's encoding may lack letters of a class name.
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
 
     def write_json(path: Path, candidates: Candidates) -> None:
@@ -195,10 +210,10 @@ def open_writer(
 
 
 def write_explanation(folder: Path, path: Path, heat: np.ndarray, candidates: Candidates) -> None:
-    """Draw an image and its heat map, float32 (image_size, image_size), in a file of `folder`.
+    """Write an image next to its heat map, float32 (image_size, image_size), to `folder`.
 
     Raises:
-        InputError: if it cannot be written.
+        InputError: if the file cannot be written.
     """
     from image_classifier.prediction.explanation import draw_explanation
 
@@ -211,7 +226,7 @@ def write_explanation(folder: Path, path: Path, heat: np.ndarray, candidates: Ca
 
 
 def explanation_path(folder: Path, path: Path) -> Path:
-    """Where an image's heat map is drawn: images of one name in two folders have two places."""
+    """The file for an image's heat map; equal names in different folders get different files."""
     digest = hashlib.sha256(os.fsencode(_absolute(path))).hexdigest()
     return folder / f"{path.stem[:60]}-{digest[:8]}.jpg"
 

@@ -1,13 +1,12 @@
-"""Split the images and compute, once, what no training parameter changes: features or pixels."""
+"""Split the images, and compute their features or pixels: no training parameter changes these."""
 
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
-
 from image_classifier.common.disk import replace_folder, scratch_folder
 from image_classifier.common.params import Params, read_params
+from image_classifier.common.progress import progress_bar
 from image_classifier.common.raw_data import (
     RAW_DATA,
     RawImage,
@@ -16,11 +15,14 @@ from image_classifier.common.raw_data import (
     write_unreadable,
 )
 from image_classifier.common.remote import RemoteFile, is_remote
-from image_classifier.common.script import run
+from image_classifier.common.script import run_stage
 from image_classifier.common.stage_inputs import StageInputs
 from image_classifier.computing.prepared import (
+    CONTRADICTION,
+    DUPLICATE,
     PREPARED,
     SPLITS,
+    TABLE,
     UNREADABLE,
     ImageRecord,
     create_array,
@@ -31,6 +33,12 @@ from image_classifier.preparation import features
 from image_classifier.preparation.engines import ENGINES, compute_here
 from image_classifier.preparation.ray_cluster import connect
 from image_classifier.preparation.splits import split_images
+
+LEFT_OUT = {
+    UNREADABLE: f"cannot be decoded, see {PREPARED}/unreadable.csv",
+    DUPLICATE: f"copies of validation or test images, see {DUPLICATE!r} in {TABLE}",
+    CONTRADICTION: f"found in more than one class, see {CONTRADICTION!r} in {TABLE}",
+}
 
 
 def main() -> None:
@@ -47,25 +55,28 @@ def main() -> None:
     with scratch_folder(Path("data/.prepare")) as scratch:
         folder = scratch / "prepared"
         folder.mkdir()
-        write_table(records, folder / "images.csv")
+        write_table(records, folder / TABLE.name)
         if reasons:
             write_unreadable(reasons, folder / "unreadable.csv")
         write_arrays(records, folder, params)
         inputs.check_unchanged()
         replace_folder(folder, PREPARED)
 
-    for split, count in Counter(record.split for record in records).items():
-        hint = f", see {PREPARED}/unreadable.csv" if split == UNREADABLE else ""
-        print(f"{count:>8,} {split}{hint}")
+    counts = Counter(record.split for record in records)
+    print(f"{PREPARED}: {', '.join(f'{counts[split]:,} {split}' for split in SPLITS)} images")
+    for split, reason in LEFT_OUT.items():
+        if counts[split]:
+            images = "1 image" if counts[split] == 1 else f"{counts[split]:,} images"
+            print(f"{images} left out: {reason}")
 
 
 def examine_all(images: list[RawImage], engine: str) -> list[features.Examined]:
-    """Hash all images, and find those elsewhere that cannot be decoded."""
+    """Hash all images, and find images in buckets and at URLs that cannot be decoded."""
     locations = [locate(RAW_DATA, image.path) for image in images]
-    # Those that are here need not be sent around to be hashed.
+    # Local files are hashed here, not sent to other machines for it.
     compute = ENGINES[engine] if is_remote(locations[0]) else compute_here
     examined: list[features.Examined | None] = [None] * len(images)
-    with tqdm(total=len(images), desc="hashing images", unit="image") as progress:
+    with progress_bar("hashing images", len(images)) as progress:
         for first, part in compute(features.examine, locations):
             examined[first : first + len(part)] = part
             progress.update(len(part))
@@ -73,32 +84,36 @@ def examine_all(images: list[RawImage], engine: str) -> list[features.Examined]:
 
 
 def write_arrays(records: list[ImageRecord], folder: Path, params: Params) -> None:
-    """Write features or pixels of each split: the latter if the backbone will be trained."""
+    """Write each split's features, or its pixels if the backbone will be trained."""
     compute, weights = ENGINES[params.compute.engine], None
     if params.compute.engine == "ray" and params.model.frozen:
-        weights = connect().put(features.backbone_weights(params))  # sent to each machine once
-    for split in SPLITS:
-        rows = records_of(records, split)
-        if params.model.frozen:
-            function = partial(features.compute_features, params, split, weights)
-        else:
-            function = partial(features.compute_pixels, params.prepare)  # training augments them
-        write = None
-        with tqdm(total=len(rows), desc=f"preparing {split}", unit="image") as progress:
-            for first, part in compute(function, [where(record) for record in rows]):
+        weights = connect().put(features.backbone_weights(params))  # each machine gets them once
+    rows = {split: records_of(records, split) for split in SPLITS}
+    views = {"train": params.prepare.views} if params.model.frozen else {}
+    # An image with several augmented copies takes as long as that many images.
+    total = sum(len(rows[split]) * views.get(split, 1) for split in SPLITS)
+    with progress_bar("preparing images", total) as progress:
+        for split in SPLITS:
+            if params.model.frozen:
+                function = partial(features.compute_features, params, split, weights)
+            else:
+                # Without augmentation: it is part of the training then.
+                function = partial(features.compute_pixels, params.prepare)
+            write = None
+            for first, part in compute(function, [where(record) for record in rows[split]]):
                 if write is None:
-                    shape = (*part.shape[:1], len(rows), *part.shape[2:])
+                    shape = (*part.shape[:1], len(rows[split]), *part.shape[2:])
                     write = create_array(folder, split, shape, part.dtype)
                 write(first, part)
-                progress.update(part.shape[1])
+                progress.update(part.shape[0] * part.shape[1])
 
 
 def where(record: ImageRecord) -> str | RemoteFile:
-    """The location of an image, with its hash if it could change meanwhile."""
+    """The location of an image, with its hash if the image could change in the meantime."""
     if is_remote(record.path):
         return RemoteFile(record.path, record.sha256)
     return locate(RAW_DATA, record.path)
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

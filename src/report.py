@@ -1,4 +1,4 @@
-"""Write one HTML page that compares experiments, and opens from disk without a network."""
+"""Write an HTML page that compares experiments; it opens without a network."""
 
 import argparse
 from contextlib import suppress
@@ -11,7 +11,7 @@ from image_classifier.experiments.arguments import positive
 
 
 def main(arguments: argparse.Namespace) -> None:
-    # Not at the top: DVC takes a moment to import, and `--help` needs none of it.
+    # Imported here: DVC takes a second to load, and `--help` does not need it.
     from image_classifier.comparison.page import build_page
     from image_classifier.experiments.results import best_of
     from image_classifier.experiments.store import find_experiments
@@ -24,7 +24,7 @@ def main(arguments: argparse.Namespace) -> None:
     unfinished = output.parent / f".{output.name}.unfinished"
     try:
         unfinished.write_text(page, encoding="utf-8")
-        unfinished.replace(output)  # until now, a page that was there stays
+        unfinished.replace(output)  # an existing page stays until the new one is complete
     except OSError as error:
         with suppress(OSError):
             unfinished.unlink()
@@ -42,20 +42,23 @@ def parse_arguments() -> argparse.Namespace:
         "experiments",
         nargs="*",
         metavar="experiment",
-        help="a name from `dvc exp list`, or a Git revision; those of the current commit otherwise",
+        help="name from `dvc exp list`, or Git revision "
+        "(default: the experiments of the current commit)",
     )
     parser.add_argument(
         "--best",
         type=positive(int),
         default=200,
-        help="how many of the current commit's at most, by accuracy on the test images "
-        "(default: %(default)s)",
+        metavar="N",
+        help="compare at most N experiments of the current commit, those with the highest test "
+        "accuracy (default: %(default)s)",
     )
     parser.add_argument(
         "--output",
         type=lambda name: Path(name).absolute(),
         default=REPOSITORY / "experiments.html",
-        help="the page to write (experiments.html at the top of this repository)",
+        metavar="FILE",
+        help="page to write (default: experiments.html at the top of this repository)",
     )
     return parser.parse_args()
 

@@ -1,20 +1,30 @@
-"""Sweep over hyperparameters: each trial becomes a hidden Git experiment of the current commit."""
+"""Search for good parameters: each trial becomes a hidden Git experiment of the current commit."""
 
 import argparse
 import math
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tqdm import tqdm
 
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import read_params
+from image_classifier.common.progress import progress_bar
 from image_classifier.common.script import run
 from image_classifier.experiments.arguments import positive
 from image_classifier.preparation.ray_cluster import connect
-from image_classifier.sweeps.trials import TrialPool
+from image_classifier.sweeps.trials import PREPARE_PARAMETERS, TrialPool
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+    from image_classifier.sweeps.sweep_file import Sweep
 
 
 def main() -> None:
@@ -26,8 +36,8 @@ def main() -> None:
             "allowed: none, mirrored"
         )
 
-    # Not at the top: Optuna and DVC take seconds to import, and errors in parameters come first.
-    from image_classifier.sweeps import runner
+    # Imported here: Optuna and DVC take seconds to load, and errors in parameters come first.
+    from image_classifier.sweeps import runner, table
     from image_classifier.sweeps.study import finished_trials, open_study
     from image_classifier.sweeps.sweep_file import read_sweep
 
@@ -40,26 +50,33 @@ def main() -> None:
     copies = runner.COPIES / results.name
     with (
         runner.locked(arguments.file),
-        ThreadPoolExecutor(jobs) as executor,  # around the pool, which ends what this waits for
+        # Outside the pool: closing the pool ends the trials that the executor waits for.
+        ThreadPoolExecutor(jobs) as executor,
         closing(make_pool(copies, jobs, snapshot.source, snapshot.cache)) as pool,
     ):
         results.mkdir(exist_ok=True)
         identity = runner.identify(snapshot, pool.prepared, sweep)
         study = open_study(results / "trials.sqlite3", identity, sweep, params.train.epochs)
         done = len(finished_trials(study))
-        print(f"{arguments.file}: {done} of {trial_count} trials are done", flush=True)
+        print(f"{arguments.file}: {done} of {trial_count} trials are done")
 
-        prefix = f"{results.name}-{identity[:4]}"
-        sweep_runner = runner.SweepRunner(study, sweep, pool, snapshot.parent, prefix)
+        name = runner.short_name(results.name, identity)
+        sweep_runner = runner.SweepRunner(study, sweep, pool, snapshot.parent, name)
         deadline = time.monotonic() + (arguments.timeout or math.inf)
         trials = sweep_runner.run(executor, jobs, trial_count, deadline)
-        for number, trial in enumerate(trials, start=done + 1):
-            line = runner.describe(trial, sweep.metric)
-            print(f"{number:>4}/{trial_count}  {line}", flush=True)
-    summarise(study, sweep.metric, arguments.file, results)
+        # A Ray cluster prints lines of its own, and so does the preparation of other data.
+        others = arguments.ray or any(name in PREPARE_PARAMETERS for name in sweep.parameters)
+        hidden = bool(others) or not sys.stderr.isatty()
+        with progress_bar("trials", trial_count, "trial", initial=done, hidden=hidden) as progress:
+            for number, trial in enumerate(trials, start=done + 1):
+                if number == done + 1:
+                    tqdm.write(table.header(sweep))
+                tqdm.write(table.line(f"{number}/{trial_count}", trial, sweep))
+                progress.update()
+    summarise(study, sweep, arguments.file, results)
 
 
-def summarise(study, metric: str, file: Path, results: Path) -> None:
+def summarise(study: "Study", sweep: "Sweep", file: Path, results: Path) -> None:
     """Write the table of trials and plots of the sweep, and print the best trial.
 
     Raises:
@@ -67,19 +84,23 @@ def summarise(study, metric: str, file: Path, results: Path) -> None:
     """
     from optuna.trial import TrialState
 
+    from image_classifier.sweeps import table
     from image_classifier.sweeps.plots import draw_sweep
-    from image_classifier.sweeps.runner import describe
     from image_classifier.sweeps.study import write_trials
 
     write_trials(study, results / "trials.csv")
-    plots = draw_sweep(study, metric, results)
     if not study.get_trials(states=[TrialState.COMPLETE]):
         raise InputError(f"{file}: no trial was completed, see {results}/trials.csv")
+    plots = draw_sweep(study, sweep.metric, results)
     best = study.best_trial
-    print(f"\nbest  {describe(best, metric)}")
-    print(f"      dvc exp apply {best.user_attrs['experiment']}    brings its files here")
+    name = best.user_attrs["experiment"]
+    values = ", ".join(f"{key} {table.shown(value)}" for key, value in best.params.items())
+    print(f"\nBest trial: {name}, validation {sweep.metric} {best.value:.4f}")
+    print(f"            {values}")
+    print(f"\nTo use it  dvc exp apply {name}")
+    print(f"Look at    {results}/trials.csv")
     for path in plots:
-        print(path)
+        print(f"           {path}")
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -89,26 +110,35 @@ def parse_arguments() -> argparse.Namespace:
         type=yaml_file,
         nargs="?",
         default=Path("sweeps/learning_rate.yaml"),
-        help="what to try, and how (default: %(default)s)",
+        help="sweep file: which parameters to search, and how (default: %(default)s)",
     )
-    parser.add_argument("--trials", type=positive(int), help="number of trials in all")
+    parser.add_argument(
+        "--trials", type=positive(int), help="total number of trials (default: from the file)"
+    )
     parser.add_argument(
         "--jobs",
         type=positive(int),
-        help="at a time (default: 1; with --ray, one for each CPU of the cluster)",
+        help="number of trials to run in parallel "
+        "(default: 1; with --ray, as many as the cluster can run)",
     )
-    parser.add_argument("--timeout", type=positive(float), help="seconds after which none is begun")
+    parser.add_argument(
+        "--timeout",
+        type=positive(float),
+        metavar="SECONDS",
+        help="start no new trials after this many seconds",
+    )
     parser.add_argument(
         "--ray",
         metavar="ADDRESS",
-        help="run them on a Ray cluster: host:6379, from a machine of it, or ray://host:10001",
+        help="run the trials on a Ray cluster: host:6379 from a machine of the cluster, "
+        "ray://host:10001 from any other",
     )
     parser.add_argument(
         "--gpus-per-trial",
         type=positive(float),
         default=0,
         metavar="GPUS",
-        help="that each takes of a Ray cluster, such as 1 or 0.5 (default: none)",
+        help="GPUs reserved for each trial on the Ray cluster, such as 1 or 0.5 (default: none)",
     )
     arguments = parser.parse_args()
     if arguments.gpus_per_trial and not arguments.ray:
@@ -117,7 +147,12 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def join_cluster(arguments: argparse.Namespace) -> tuple[Callable, int]:
-    """What makes a pool like a `TrialPool` on a Ray cluster, and how many trials that can run."""
+    """Connect to the Ray cluster.
+
+    Returns:
+        A factory for cluster-backed trial pools, and the number of trials the cluster can run at
+        once.
+    """
     from image_classifier.sweeps.ray_pool import ClusterPool
 
     address, gpus = arguments.ray, arguments.gpus_per_trial
@@ -127,12 +162,12 @@ def join_cluster(arguments: argparse.Namespace) -> tuple[Callable, int]:
     if gpus:
         count = min(count, int(resources.get("GPU", 0) / gpus))
     machines = sum(node["Alive"] and "CPU" in node["Resources"] for node in ray.nodes())
-    print(f"Ray at {address}: machines: {machines}, trials at a time: {count}", flush=True)
+    print(f"Ray at {address}: machines: {machines}, trials at a time: {count}")
     return partial(ClusterPool, ray, gpus), max(1, count)
 
 
 def yaml_file(text: str) -> Path:
-    """A path for argparse; what comes of the sweep goes to a folder of its name without .yaml."""
+    """A path for argparse; the results go to a folder with this name, without .yaml."""
     path = Path(text)
     if path.suffix != ".yaml":
         raise argparse.ArgumentTypeError(

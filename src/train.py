@@ -1,10 +1,10 @@
-"""Fit the network, logging each epoch, and save the weights of the best one.
+"""Train the network, log each epoch, and save the model with the weights of the best one.
 
 An interrupted training resumes after its last finished epoch.
 """
 
 from image_classifier.common.params import read_params
-from image_classifier.common.script import run
+from image_classifier.common.script import run_stage
 from image_classifier.common.stage_inputs import StageInputs
 from image_classifier.computing.prepared import open_splits
 
@@ -14,9 +14,18 @@ def main() -> None:
     params = read_params()
     class_names, (train, validation) = open_splits("train", "validation")
 
-    # Not at the top: TensorFlow takes seconds to import, and errors in parameters come first.
-    from image_classifier.outputs.live import SYSTEM_LOG, TRAIN_LOG, StageLog, SystemLog
+    # Imported here: TensorFlow takes seconds to load, and errors in parameters come first.
+    from image_classifier.outputs.live import (
+        EVALUATE_LOG,
+        SYSTEM_LOG,
+        TRAIN_LOG,
+        StageLog,
+        SystemLog,
+    )
+    from image_classifier.outputs.model_file import MODEL_FILE
+    from image_classifier.outputs.result_files import set_aside
     from image_classifier.training import steps
+    from image_classifier.training.callbacks import PrintEpochs
     from image_classifier.training.checkpoint import Checkpoint
 
     training = steps.build(params, class_names, train, validation)
@@ -29,16 +38,18 @@ def main() -> None:
         StageLog(TRAIN_LOG, save_stage="train") as live,
         SystemLog(SYSTEM_LOG) as system,
         training.distribution.noticing_losses(),
+        set_aside(EVALUATE_LOG),  # the test results of the earlier model
     ):
         steps.begin_log(live, params)
-        checkpoint = Checkpoint(identity, params.train.epochs, loggers=[live, system])
-        steps.fit(training, live, system, checkpoint)
-        steps.log_best_epoch(live, checkpoint)
+        checkpoint = Checkpoint(identity, params.train.epochs, live, system)
+        steps.fit(training, live, system, checkpoint, [PrintEpochs()])
         steps.log_validation(live, training, checkpoint)
         inputs.check_unchanged()
         steps.save(training, checkpoint)
     checkpoint.remove()
+    accuracy = checkpoint.epoch_logs[checkpoint.best]["val_accuracy"]
+    print(f"{MODEL_FILE}: best epoch {checkpoint.best + 1}, validation accuracy {accuracy:.4f}")
 
 
 if __name__ == "__main__":
-    run(main)
+    run_stage(main)

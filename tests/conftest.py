@@ -1,7 +1,7 @@
-"""Fixtures that tests share: small images, and projects to run commands in."""
+"""Shared fixtures: small images, and projects in which commands are run."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,6 +10,8 @@ from helpers.fault_table import pytest_addoption, pytest_configure, pytest_runte
 from helpers.images import write_image
 from helpers.machines import bucket, machines  # noqa: F401
 from helpers.project import ALL_STAGES, COPIED, QUICK, REPOSITORY, Project
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +27,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def make_project(images: Path) -> Callable[[Path], Project]:
-    """Make a project in an existing empty folder, with quick parameters, committed."""
+    """A function that creates and commits a project with quick parameters in an empty folder."""
 
     def make(folder: Path) -> Project:
         root, home = folder / "a path, with spaces", folder / "home"
@@ -49,13 +51,13 @@ def make_project(images: Path) -> Callable[[Path], Project]:
 
 @pytest.fixture
 def project(make_project: Callable[[Path], Project], tmp_path: Path) -> Project:
-    """A project of the test's own, in which nothing has run yet."""
+    """A new project for this test, in which nothing has run yet."""
     return make_project(tmp_path)
 
 
 @pytest.fixture
 def inside_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The current directory is that project."""
+    """Make the project the current directory."""
     monkeypatch.chdir(project.root)
 
 
@@ -63,7 +65,7 @@ def inside_project(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
 def finished(
     make_project: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory
 ) -> Project:
-    """A project whose default experiment has run and is committed, to be copied."""
+    """A project whose default experiment has run and is committed; tests use copies of it."""
     project = make_project(tmp_path_factory.mktemp("finished"))
     assert project.experiment() == ALL_STAGES
     project.commit()
@@ -72,5 +74,18 @@ def finished(
 
 @pytest.fixture
 def trained_project(finished: Project, tmp_path: Path) -> Project:
-    """A copy of it, of the test's own."""
+    """A copy of the project `finished` for this test."""
     return finished.copy(tmp_path / "a path, with spaces")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    """A browser that is installed on this machine; without one, the test is skipped."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -44,7 +44,7 @@ def test_a_vulnerability_is_an_error(vulnerable: bool):
     assert "packages looked up" in done.stdout
     if vulnerable:
         assert done.stderr.startswith("pillow ")
-        assert done.stderr.endswith(": PYSEC-0000-1, mended in 9999.0\n")
+        assert done.stderr.endswith(": PYSEC-0000-1, fixed in 9999.0\n")
 
 
 def test_without_a_network_it_is_skipped():

@@ -1,4 +1,4 @@
-"""Bad data as people have it, all at once, brought in by `src/download.py` and `src/prepare.py`."""
+"""Bad data as people have it, all at once, through `src/download.py` and `src/prepare.py`."""
 
 import os
 import shutil
@@ -39,12 +39,12 @@ def several(kind: str, *seeds: int) -> bytes:
 
 
 def flat_png(side: int) -> bytes:
-    """A black PNG of `side` times `side` pixels in a few kilobytes."""
+    """A black PNG of `side` x `side` pixels, a few kilobytes in size."""
     return encoded(Image.new("1", (side, side)))
 
 
 def changed_png(chunk: bytes) -> bytes:
-    """A PNG with a byte changed in a chunk, whose checksum then tells."""
+    """A PNG with a changed byte in a chunk, which no longer has its checksum."""
     content = bytearray(encoded(noisy_image(9)))
     content[content.index(chunk) + 20] ^= 255
     return bytes(content)
@@ -61,9 +61,9 @@ PALETTE = noisy_image(14).convert("P")
 FLOATS = np.random.default_rng(0).random((9, 9), np.float32)
 SIXTEEN_BITS = np.arange(576, dtype=np.uint16).reshape(24, 24) * 100
 data = partial(faulty, "Data")
-LEFT_OUT = "left out, listed with its reason"
+LEFT_OUT = "skipped, listed with the reason"
 
-# What it is -> its name, its bytes.
+# Description -> file name, contents.
 GOOD = {
     "CMYK": ("cmyk.jpg", encoded(noisy_image(12).convert("CMYK"), "JPEG")),
     "16-bit": ("sixteen.png", encoded(Image.fromarray(SIXTEEN_BITS))),
@@ -74,7 +74,7 @@ GOOD = {
     "grayscale with transparency": ("la.png", encoded(noisy_image(16).convert("LA"))),
     "animated GIF": ("moving.gif", several("GIF", 3, 4, 5)),
     "TIFF with several pages": ("pages.tiff", several("TIFF", 6, 7)),
-    "photo of a phone in three dimensions (MPO)": ("phone.jpg", encoded(noisy_image(17), "MPO")),
+    "3D photo of a phone (MPO)": ("phone.jpg", encoded(noisy_image(17), "MPO")),
     "BMP": ("a.bmp", encoded(noisy_image(18), "BMP")),
     "WebP": ("a.webp", encoded(noisy_image(35), "WEBP")),
     "AVIF": ("a.avif", encoded(noisy_image(36), "AVIF")),
@@ -84,7 +84,7 @@ GOOD = {
     "1x1 pixels": ("dot.png", encoded(noisy_image(19, (1, 1)))),
     "100 million pixels": ("large.png", flat_png(10_000)),
     "wrong extension": ("png called.jpg", encoded(noisy_image(20))),
-    "extension in capitals": ("CAPITALS.JPG", encoded(noisy_image(21), "JPEG")),
+    "upper-case extension": ("CAPITALS.JPG", encoded(noisy_image(21), "JPEG")),
     "no extension": ("nothing", encoded(noisy_image(22), "JPEG")),
     "bytes after the end of a JPEG": ("trailing.jpg", JPEG + b"trailing" * 99),
     "Unicode and spaces in the name": ("ein Bild, größer.png", encoded(noisy_image(23))),
@@ -126,7 +126,7 @@ def downloaded(
     images: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Project, subprocess.CompletedProcess]:
-    """A project that has downloaded and prepared three classes, one with all of these files."""
+    """A project with three downloaded and prepared classes, one of which has all these files."""
     source = shutil.copytree(images, tmp_path_factory.mktemp("bad data") / "images")
     for name, content in [*GOOD.values(), *BAD.values(), *((name, JPEG) for name in HIDDEN)]:
         path = source / "red" / name
@@ -145,22 +145,22 @@ def downloaded(
 
 
 @pytest.mark.parametrize("name", [data(what, "used", name) for what, (name, _) in GOOD.items()])
-def test_it_is_used(downloaded, name: str):
+def test_good_files_are_used(downloaded, name: str):
     project, _ = downloaded
     assert (project.root / "data/raw/red" / name).is_file()
     assert f"red/{name}" not in project.unreadable()
 
 
 @pytest.mark.parametrize("name", [data(what, LEFT_OUT, name) for what, (name, _) in BAD.items()])
-def test_it_is_left_out(downloaded, name: str):
+def test_bad_files_are_skipped_and_listed(downloaded, name: str):
     project, _ = downloaded
     assert not (project.root / "data/raw/red" / name).exists()
     reason = project.unreadable()[f"red/{name}"]
     assert reason and len(reason.splitlines()) == 1 and str(project.root) not in reason
 
 
-@pytest.mark.fault("Data", "hidden files and __MACOSX", "passed over")
-def test_hidden_files_are_passed_over(downloaded, record_property):
+@pytest.mark.fault("Data", "hidden files and __MACOSX", "ignored")
+def test_hidden_files_are_ignored(downloaded, record_property):
     record_property("injections", len(HIDDEN))
     project, _ = downloaded
     files = project.files("data/raw")
@@ -168,8 +168,8 @@ def test_hidden_files_are_passed_over(downloaded, record_property):
     assert not {f"red/{name}" for name in HIDDEN} & set(project.unreadable())
 
 
-@pytest.mark.fault("Data", "pipe, socket, link to nowhere, link in a circle", "passed over")
-def test_what_is_no_file_is_passed_over(downloaded, record_property):
+@pytest.mark.fault("Data", "pipe, socket, link to nowhere, link in a circle", "ignored")
+def test_special_files_are_ignored(downloaded, record_property):
     record_property("injections", 6)
     project, _ = downloaded
     classes = sorted(path.name for path in (project.root / "data/raw").iterdir())
@@ -178,22 +178,16 @@ def test_what_is_no_file_is_passed_over(downloaded, record_property):
     assert (project.root / "data/raw/red/linked.png").is_file()
 
 
-def written(done: subprocess.CompletedProcess) -> list[str]:
-    """What was written to standard error beside progress bars."""
-    return [line for line in done.stderr.splitlines() if line.strip() and "%|" not in line]
-
-
-def test_nothing_else_is_said(downloaded):
+def test_there_are_no_other_messages(downloaded):
     project, done = downloaded
-    assert not written(done)
+    assert not done.stderr
     assert f"{len(BAD)} files left out" in done.stdout
     assert len(project.unreadable()) == len(BAD)
 
 
-def test_all_that_is_used_can_be_prepared(downloaded):
+def test_all_good_files_can_be_prepared(downloaded):
     project, _ = downloaded
-    done = project.run("python", "src/prepare.py")
-    assert not written(done)
+    assert not project.run("python", "src/prepare.py").stderr
     names = {row["path"] for row in project.rows("data/prepared/images.csv")}
     assert {f"red/{name}" for name, _ in GOOD.values()} <= names
     for split in ("train", "test"):
@@ -202,7 +196,9 @@ def test_all_that_is_used_can_be_prepared(downloaded):
 
 
 @pytest.mark.fault(
-    "Data", "Kaggle's PetImages, with its damaged files and readme", "used; damaged ones are listed"
+    "Data",
+    "Kaggle's PetImages, with its damaged files and readme",
+    "used; damaged images are listed",
 )
 def test_pet_images(project: Project, tmp_path: Path):
     archive = tmp_path / "kagglecatsanddogs.zip"
@@ -226,7 +222,7 @@ def test_pet_images(project: Project, tmp_path: Path):
 
 
 def refused(what: str, *values: str) -> object:
-    return data(what, "refused in one line", *values)
+    return data(what, "refused with a one-line error", *values)
 
 
 @pytest.mark.parametrize(
@@ -240,7 +236,7 @@ def refused(what: str, *values: str) -> object:
         refused("archive with a name that is not UTF-8", "bytes", "is not UTF-8; rename it"),
     ],
 )
-def test_datasets_that_are_refused(
+def test_invalid_datasets_are_refused(
     project: Project, images: Path, tmp_path: Path, case: str, message: str
 ):
     source = shutil.copytree(images, tmp_path / "source")
@@ -265,25 +261,27 @@ def test_datasets_that_are_refused(
         Path(os.fsdecode(bytes(source) + b"/red/gr\xfc\xdf.png")).write_bytes(JPEG)
         source = Path(shutil.make_archive(str(tmp_path / "latin"), "tar", source))
     done = project.download(source, fails=True)
-    *_, last = done.stderr.splitlines()
-    assert message in last and last == one_error(done.stderr) and not done.stdout
+    (line,) = done.stderr.splitlines()
+    assert message in line and line == one_error(done.stderr) and not done.stdout
     assert not (project.root / "data/raw").exists()
 
 
 @pytest.mark.fault(
-    "Data", "the same image in two classes", "left out of all splits, listed in images.csv"
+    "Data", "the same image in two classes", "excluded from all splits, listed in images.csv"
 )
-def test_a_image_in_two_classes_is_not_learned(project: Project, images: Path, tmp_path: Path):
+def test_an_image_in_two_classes_is_not_used(project: Project, images: Path, tmp_path: Path):
     source = shutil.copytree(images, tmp_path / "source")
     shutil.copy(source / "red/00.png", source / "blue/twin.png")
     project.download(source)
-    assert "2 contradiction" in project.run("python", "src/prepare.py").stdout
+    printed = project.run("python", "src/prepare.py").stdout.splitlines()
+    place = "see 'contradiction' in data/prepared/images.csv"
+    assert printed[1:] == [f"2 images left out: found in more than one class, {place}"]
     splits = project.splits()
     assert splits["red/00.png"] == splits["blue/twin.png"] == "contradiction"
 
 
-@pytest.mark.fault("Data", "image damaged after the download", "one line that names the file")
-def test_a_image_that_was_damaged_later_is_named(project: Project, images: Path):
+@pytest.mark.fault("Data", "image damaged after the download", "one-line error that names the file")
+def test_an_image_damaged_after_the_download_is_named(project: Project, images: Path):
     project.download(images)
     (project.root / "data/raw/red/00.png").write_bytes(b"damaged")
     line = project.error("python", "src/prepare.py")
@@ -291,7 +289,7 @@ def test_a_image_that_was_damaged_later_is_named(project: Project, images: Path)
     assert not (project.root / "data/prepared").exists()
 
 
-@pytest.mark.fault("Data", "no data/raw", "one line that names the folder")
+@pytest.mark.fault("Data", "no data/raw", "one-line error that names the folder")
 def test_without_a_download_there_is_nothing_to_prepare(project: Project):
     (line,) = project.run("python", "src/prepare.py", fails=True).stderr.splitlines()
     assert line.startswith("error: data/raw not found")

@@ -1,4 +1,4 @@
-"""src/download.py and the datasets that it can bring."""
+"""src/download.py and its datasets."""
 
 import gzip
 import hashlib
@@ -47,7 +47,7 @@ def counts(folder: Path) -> dict[str, int]:
 def test_digits_are_class_folders_of_pngs(project: Project):
     project.set_params({"download": {"dataset": "digits", "source": None}})
     project.run("python", "src/download.py")
-    # The counts that the dataset's description gives.
+    # Counts from the dataset's description.
     expected = dict(
         zip("0123456789", [178, 182, 177, 183, 181, 182, 181, 179, 174, 180], strict=True)
     )
@@ -70,7 +70,7 @@ def test_own_images_from_a_folder_an_archive_and_a_url(
     assert raw[0] == raw[1] == raw[2]
 
 
-def test_damaged_images_are_left_out_and_listed(project: Project, images: Path, tmp_path: Path):
+def test_damaged_images_are_skipped_and_listed(project: Project, images: Path, tmp_path: Path):
     source = shutil.copytree(images, tmp_path / "source")
     (source / "red/notes.txt").write_text("no image")
     (source / "red/30.png").write_bytes((source / "red/00.png").read_bytes()[:500])
@@ -82,7 +82,21 @@ def test_damaged_images_are_left_out_and_listed(project: Project, images: Path, 
     assert counts(project.root / "data/raw") == {"blue": 30, "green": 30, "red": 30}
 
 
-def test_a_class_without_images_is_an_error_and_the_old_data_stay(
+@pytest.mark.parametrize(
+    ("counts", "printed"),
+    [
+        ({("", "cats"): 1000, ("", "dogs"): 797}, "1,797 images in 2 classes"),
+        (
+            {("validation", "cats"): 5, ("train", "cats"): 20, ("train", "dogs"): 10},
+            "35 images in 2 classes (30 train, 5 validation)",
+        ),
+    ],
+)
+def test_the_data_are_summarised_in_a_line(counts: dict[tuple[str, str], int], printed: str):
+    assert download.describe(counts) == printed
+
+
+def test_a_class_without_images_is_an_error_and_the_old_data_are_kept(
     project: Project, images: Path, tmp_path: Path
 ):
     project.run("python", "src/download.py")
@@ -106,7 +120,7 @@ FASHION = {
 
 @pytest.fixture
 def fashion_mnist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with files of Fashion-MNIST's form, and their sha256 in place of the real ones."""
+    """A folder with files in Fashion-MNIST's format; their sha256 replace the real ones."""
     for name, content in FASHION.items():
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content))
         digest = hashlib.sha256(content).hexdigest()
@@ -139,7 +153,7 @@ def test_fashion_mnist_from_another_address(fashion_mnist: Path):
 def test_other_contents_than_fashion_mnist_are_refused(fashion_mnist: Path):
     changed = bytes(8) + bytes(10)
     (fashion_mnist / "t10k-labels-idx1-ubyte.gz").write_bytes(gzip.compress(changed))
-    with pytest.raises(InputError, match="its contents are not those of Fashion-MNIST's t10k-lab"):
+    with pytest.raises(InputError, match="its content differs from Fashion-MNIST's t10k-lab"):
         write_fashion_mnist(str(fashion_mnist), fashion_mnist / "out")
     (fashion_mnist / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(InputError, match="has neither t10k-labels-idx1-ubyte nor"):
@@ -148,7 +162,7 @@ def test_other_contents_than_fashion_mnist_are_refused(fashion_mnist: Path):
 
 @pytest.fixture(scope="module")
 def archive(images: Path) -> bytes:
-    """The images in a zip, in the same bytes each time."""
+    """The images in a zip archive with the same bytes each time."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
         for path in sorted(images.rglob("*.png")):
@@ -164,14 +178,14 @@ def server(archive: bytes) -> Iterator[FileServer]:
 
 @pytest.fixture
 def old_data(project: Project, tmp_path: Path, images: Path) -> dict[str, bytes]:
-    """What an earlier run left below data."""
+    """The files of an earlier run below data."""
     fewer = shutil.copytree(images, tmp_path / "fewer", ignore=shutil.ignore_patterns("2*"))
     project.download(fewer)
     return project.files("data")
 
 
 def assert_untouched(project: Project, old_data: dict[str, bytes]) -> None:
-    """Nothing below data differs but a partial download, under no final name."""
+    """Nothing below data has changed, except a partial download under a temporary name."""
     files = project.files("data")
     new = {Path(name).name for name in files if name.startswith("data/.download/")}
     assert new <= {"lock", "archive.partial", "archive.json"}
@@ -180,13 +194,13 @@ def assert_untouched(project: Project, old_data: dict[str, bytes]) -> None:
 
 
 def error_line(stderr: str) -> str:
-    """The only line beyond progress bars."""
-    (line,) = (line for line in stderr.splitlines() if line and line[:12] != "downloading:")
+    """The only line."""
+    (line,) = stderr.splitlines()
     return line
 
 
 network = partial(faulty, "Network")
-OLD_STAY = "one line with address and way out; old data stay"
+OLD_KEPT = "one-line error with the address and a remedy; old data are kept"
 WEB_PAGE = page(b"\n<!DOCTYPE html><html><body>Please log in</body></html>")
 LONG = [pytest.mark.exhaustive]
 
@@ -194,30 +208,30 @@ LONG = [pytest.mark.exhaustive]
 @pytest.mark.parametrize(
     ("always", "reason"),
     [
-        network("404", OLD_STAY, status(404), "(404 Not Found)"),
-        network("connection cut every time", OLD_STAY, cut(1000), "4,000 of "),
+        network("404", OLD_KEPT, status(404), "(404 Not Found)"),
+        network("connection cut every time", OLD_KEPT, cut(1000), "4,000 of "),
         network(
-            "a web page instead of an archive", OLD_STAY, WEB_PAGE, "is a web page, not an archive"
+            "a web page instead of an archive", OLD_KEPT, WEB_PAGE, "is a web page, not an archive"
         ),
         network(
             "half of the file, announced as the whole",
-            OLD_STAY,
+            OLD_KEPT,
             lambda request: request.answer(limit=10_000, length=10_000),
             "is neither a zip nor a tar archive",
         ),
         network(
-            *("stall of 30 seconds every time", OLD_STAY),
-            *(stall(1000), "no byte came for 30 seconds"),
+            *("stall of 30 seconds every time", OLD_KEPT),
+            *(stall(1000), "no data arrived for 30 seconds"),
             marks=LONG,
         ),
         network(
-            *("a byte per second every time", OLD_STAY),
-            *(trickle(1), "less than 1,000 bytes came per second"),
+            *("a byte per second every time", OLD_KEPT),
+            *(trickle(1), "slower than 1,000 bytes per second"),
             marks=LONG,
         ),
     ],
 )
-def test_a_failed_download_leaves_the_old_data(
+def test_a_failed_download_keeps_the_old_data(
     project: Project, old_data: dict[str, bytes], server: FileServer, always: Fault, reason: str
 ):
     server.always = always
@@ -225,17 +239,17 @@ def test_a_failed_download_leaves_the_old_data(
     line = error_line(project.download(server.url, fails=True).stderr)
     assert time.monotonic() - started < 400
     assert line.startswith(f"error: {server.url} ") and reason in line
-    assert line.endswith("name another place as download.source")
+    assert line.endswith("set download.source to another location")
     assert_untouched(project, old_data)
 
-    server.always = None  # all is well again: so it is with the same command
+    server.always = None  # the server works again, and the same command succeeds
     project.run("python", "src/download.py")
     assert len(project.files("data/raw")) == 90
     assert not (project.root / "data/.download").exists()
 
 
-@pytest.mark.fault("Network", "connection refused", OLD_STAY)
-def test_a_refused_connection_leaves_the_old_data(project: Project, old_data: dict[str, bytes]):
+@pytest.mark.fault("Network", "connection refused", OLD_KEPT)
+def test_a_refused_connection_keeps_the_old_data(project: Project, old_data: dict[str, bytes]):
     with nobody_listens() as address:
         line = error_line(project.download(f"{address}/pets.zip", fails=True).stderr)
     assert (
@@ -245,25 +259,25 @@ def test_a_refused_connection_leaves_the_old_data(project: Project, old_data: di
     assert_untouched(project, old_data)
 
 
-@pytest.mark.fault("Network", "wrong checksum", OLD_STAY)
-def test_a_wrong_checksum_leaves_the_old_data(
+@pytest.mark.fault("Network", "wrong checksum", OLD_KEPT)
+def test_a_wrong_checksum_keeps_the_old_data(
     project: Project, old_data: dict[str, bytes], server: FileServer
 ):
     line = error_line(project.download(server.url, fails=True, sha256="0" * 64).stderr)
     assert line.startswith(f"error: download.sha256: {server.url} has ")
-    assert line.endswith("correct it, or name another place as download.source")
+    assert line.endswith("correct it, or set download.source to another location")
     assert project.files("data") == old_data
 
 
 def kill_when(project: Project, reached: Callable[[], bool]) -> None:
-    """Start the download, and kill it with SIGKILL when `reached` says so."""
+    """Start the download, and kill it with SIGKILL once `reached` returns true."""
     with Run(project, ("python", "src/download.py")) as run:
         run.wait_for(reached)
     assert run.process.returncode == -signal.SIGKILL
 
 
-@pytest.mark.fault("Process", "kill -9 in the middle of a download", "the same command goes on")
-def test_a_killed_download_goes_on(
+@pytest.mark.fault("Process", "kill -9 in the middle of a download", "the same command resumes")
+def test_a_killed_download_resumes(
     project: Project, old_data: dict[str, bytes], server: FileServer, images: Path
 ):
     half = len(server.content) // 2
@@ -283,7 +297,7 @@ def test_a_killed_download_goes_on(
 
 
 @pytest.mark.exhaustive
-@pytest.mark.fault("Process", "kill -9 at any moment of a download", "the same command goes on")
+@pytest.mark.fault("Process", "kill -9 at any moment of a download", "the same command resumes")
 def test_a_run_killed_again_and_again_ends_with_the_same_data(
     project: Project, server: FileServer, images: Path, record_property: Callable
 ):
@@ -295,7 +309,7 @@ def test_a_run_killed_again_and_again_ends_with_the_same_data(
         command = ["timeout", "-s", "KILL", str(seconds), "python", "src/download.py"]
         done = subprocess.run(command, cwd=project.root, env=project.environment)
         killed += done.returncode != 0
-        # All of the data or none, and the list of what was left out comes last.
+        # Either all data or none; the list of unreadable files is written last.
         assert len(project.files("data/raw")) in (0, 90)
         if (project.root / "data/unreadable.csv").exists():
             assert len(project.files("data/raw")) == 90
@@ -309,13 +323,15 @@ def test_a_run_killed_again_and_again_ends_with_the_same_data(
 
 
 class Killed(BaseException):
-    """As if the process ended here: nothing catches it."""
+    """Acts like a kill at this point: nothing catches it."""
 
 
 @pytest.mark.fault(
-    "Process", "killed before or after each rename of the data", "the old data or the new, complete"
+    "Process",
+    "killed before or after each rename of the data",
+    "either the old or the new data, complete",
 )
-def test_data_are_never_half_replaced(
+def test_data_are_never_partly_replaced(
     project: Project, images: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable
 ):
     monkeypatch.chdir(project.root)
@@ -339,7 +355,7 @@ def test_data_are_never_half_replaced(
             download.main()
         assert len(project.files("data/raw")) in (0, 2, len(old))
 
-        # A run that fails gets as far as putting right what was left.
+        # Even a failing run first repairs the data of a killed one.
         project.set_params({"download": {"source": "nowhere"}})
         with pytest.raises(InputError, match="nowhere not found"):
             download.main()
@@ -367,11 +383,11 @@ def test_two_downloads_at_once_are_refused(project: Project, server: FileServer)
     kill_when(project, second_is_refused)
 
 
-@pytest.mark.fault("Disk", "full in the middle of a download", OLD_STAY)
-def test_a_full_disk_leaves_the_old_data(
+@pytest.mark.fault("Disk", "full in the middle of a download", OLD_KEPT)
+def test_a_full_disk_keeps_the_old_data(
     project: Project, old_data: dict[str, bytes], server: FileServer
 ):
-    """The limit on a file's size stands for the disk's: Python gets an error of the same kind."""
+    """A limit on file sizes acts like a full disk: Python gets an error of the same kind."""
     server.faults = [cut(60_000)]
     project.set_params({"download": {"source": server.url}})
     command = "ulimit -f 64; exec python src/download.py"  # blocks of 1 KiB
@@ -381,11 +397,13 @@ def test_a_full_disk_leaves_the_old_data(
     assert f" ({missing:.1f} kB needed, " in line
     assert_untouched(project, old_data)
     project.run("python", "src/download.py")
-    assert server.sent < len(server.content) + (1 << 17)  # what the server had sent before the end
+    assert server.sent < len(server.content) + (
+        1 << 17
+    )  # sent by the server before the disk was full
     assert len(project.files("data/raw")) == 90
 
 
-def test_fashion_mnist_goes_on_with_the_files_that_are_missing(fashion_mnist: Path):
+def test_fashion_mnist_resumes_with_the_missing_files(fashion_mnist: Path):
     with file_server(b"") as server:
         names = list(FASHION)
 
@@ -403,11 +421,11 @@ def test_fashion_mnist_goes_on_with_the_files_that_are_missing(fashion_mnist: Pa
     assert len(counts(fashion_mnist / "out/raw/train")) == 10
 
 
-@pytest.mark.fault("Network", "a web page instead of a file of Fashion-MNIST", OLD_STAY)
+@pytest.mark.fault("Network", "a web page instead of a file of Fashion-MNIST", OLD_KEPT)
 def test_a_web_page_instead_of_fashion_mnist(project: Project, server: FileServer):
     server.always = WEB_PAGE
     done = project.download(f"{server.address}/", fails=True, dataset="fashion_mnist")
     line = error_line(done.stderr)
     assert line.startswith(f"error: {server.address}/train-images-idx3-ubyte.gz: Not a gzipped")
-    assert line.endswith("; name another place as download.source")
+    assert line.endswith("; set download.source to another location")
     assert not project.files("data/raw", "data/.download")

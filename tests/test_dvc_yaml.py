@@ -1,4 +1,4 @@
-"""dvc.yaml says what the code does, and dvc.lock is that of the default parameters."""
+"""dvc.yaml matches the code, and dvc.lock matches the default parameters."""
 
 import ast
 import hashlib
@@ -15,8 +15,8 @@ SOURCES = REPOSITORY / "src"
 PACKAGE = SOURCES / "image_classifier"
 PIPELINE = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")
 STAGES = PIPELINE["stages"]
-# What each folder may import stands before it. An edit of a module in it asks for these stages;
-# later ones follow only if the outputs of these change.
+# A folder may import only folders listed before it. Editing a module in it reruns these stages;
+# later stages rerun only if the outputs of these change.
 FOLDERS = {
     "common": ["download", "prepare", "train", "evaluate"],
     "sources": ["download"],
@@ -48,7 +48,7 @@ def imports_of(path: Path) -> Iterator[Path]:
 
 
 def all_imports_of(path: Path) -> set[Path]:
-    """As `imports_of`, and what these files import."""
+    """The files that a file imports, directly or through other files."""
     found, unread = set(), [path]
     while unread:
         new = set(imports_of(unread.pop())) - found
@@ -58,7 +58,7 @@ def all_imports_of(path: Path) -> set[Path]:
 
 
 def modules_below(path: Path) -> set[Path]:
-    """The modules below a folder, or a module itself; not the maps of folders."""
+    """The modules below a folder without its `__init__.py` files, or a module itself."""
     return {file for file in path.rglob("*.py") if file.stem != "__init__"} or {path}
 
 
@@ -76,7 +76,7 @@ def test_folders_have_a_map_and_import_nothing_upwards():
     order = list(FOLDERS)
     for position, folder in enumerate(order):
         text = (PACKAGE / folder / "__init__.py").read_text(encoding="utf-8")
-        (docstring,) = ast.parse(text).body  # nothing else: no stage depends on it alone
+        (docstring,) = ast.parse(text).body  # nothing else, because no stage depends on it
         listed = [line.split()[0] for line in docstring.value.value.splitlines() if "   " in line]
         for module in modules_below(PACKAGE / folder):
             assert module.stem in listed, module
@@ -85,14 +85,14 @@ def test_folders_have_a_map_and_import_nothing_upwards():
                 assert imported.parent in allowed, f"{module} imports {imported}"
 
 
-def test_what_people_see_of_it_stays_short():
+def test_the_table_of_experiments_stays_short():
     sources = {path for stage in STAGES.values() for path in stage["deps"] if "src/" in path}
     assert len(sources) <= 12  # columns of `dvc exp show`
     assert all(len(stage["deps"]) <= 10 and stage["desc"] for stage in STAGES.values())
     assert len((REPOSITORY / "dvc.yaml").read_text().splitlines()) <= 240
 
 
-def test_an_edit_asks_for_the_stages_that_it_concerns(trained_project: Project):
+def test_an_edit_reruns_only_the_stages_that_depend_on_it(trained_project: Project):
     folders = trained_project.root / "src/image_classifier"
     for folder, stages in FOLDERS.items():
         module = min(modules_below(folders / folder))
@@ -103,14 +103,14 @@ def test_an_edit_asks_for_the_stages_that_it_concerns(trained_project: Project):
         assert list(status) == stages, folder
 
 
-def test_what_python_leaves_beside_the_sources_is_no_edit(trained_project: Project):
+def test_bytecode_files_of_python_do_not_count_as_edits(trained_project: Project):
     trained_project.run("python", "-m", "compileall", "-q", "src")
     assert list((trained_project.root / "src/image_classifier/common").glob("__pycache__/*.pyc"))
     assert "up to date" in trained_project.run("dvc", "status").stdout
 
 
 def test_the_lock_is_true():
-    """A fresh clone would run nothing but for the files that it lacks."""
+    """A fresh clone would run a stage only if files are missing."""
     params = YAML(typ="safe").load(REPOSITORY / "params.yaml")
     lock = YAML(typ="safe").load(REPOSITORY / "dvc.lock")["stages"]
     hashes = {out["path"]: out["md5"] for stage in lock.values() for out in stage["outs"]}
@@ -134,7 +134,7 @@ def test_the_lock_is_true():
 
 
 def md5_of(path: Path) -> str:
-    """A source or a folder of sources, as DVC hashes it."""
+    """DVC's hash of a source file or a folder of sources."""
     if path.is_file():
         return hashlib.md5(path.read_bytes()).hexdigest()
     files = sorted(file for file in path.rglob("*") if file.is_file() and file.suffix != ".pyc")

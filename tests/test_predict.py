@@ -1,4 +1,4 @@
-"""src/predict.py from elsewhere, with nothing but the model file."""
+"""src/predict.py in another directory, with only the model file."""
 
 import csv
 import io
@@ -31,7 +31,7 @@ CLASS_NAMES = ["blue", "green", "紅, red"]
 
 @pytest.fixture(scope="session")
 def model_file(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small network that knows the colours of `images`, alone in a folder."""
+    """The model file of a small network trained on the colours of `images`, alone in a folder."""
     values = read_params(REPOSITORY / "params.yaml").model_dump()
     values["prepare"].update(image_size=16, color_mode="rgb")
     values["model"].update(conv1_filters=4, conv2_filters=4, dense_units=8)
@@ -51,7 +51,7 @@ def model_file(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(tmp_path: Path, images: Path) -> Path:
-    """Where commands are run: a folder "photos" of images, one of which is damaged."""
+    """The directory in which commands run, with a folder "photos" that has a damaged image."""
     for name in ("blue", "red"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         for number in range(5):
@@ -64,14 +64,14 @@ def here(tmp_path: Path, images: Path) -> Path:
 def predict(
     here: Path, *arguments: str | Path, code: int = 0, **environment: str
 ) -> subprocess.CompletedProcess:
-    """Run the command in `here`; it must end with `code`."""
+    """Run the command in `here`; its exit code must be `code`."""
     done = run_python(SCRIPT, *arguments, folder=here, **environment)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done
 
 
-def test_a_damaged_file_is_reported_and_the_rest_go_on(here: Path, model_file: Path):
+def test_a_damaged_file_is_reported_and_the_rest_are_classified(here: Path, model_file: Path):
     done = predict(here, "photos", "--model", model_file, "--json", "--top", "2", code=1)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     paths = [f"photos/{name}/{number:02}.png" for name in ("blue", "red") for number in range(5)]
@@ -96,7 +96,7 @@ def test_a_damaged_file_is_reported_and_the_rest_go_on(here: Path, model_file: P
     assert last == "error: 1 of 11 files could not be read"
 
 
-def test_csv_keeps_names_whatever_they_are(here: Path, model_file: Path):
+def test_csv_keeps_unusual_names(here: Path, model_file: Path):
     (here / "photos/blue/03a damaged.png").unlink()
     strange = os.fsdecode(b'caf\xe9, "ha".png')
     shutil.copy(here / "photos/red/00.png", here / strange)
@@ -127,22 +127,22 @@ def test_text_is_aligned(here: Path, model_file: Path):
         assert name in ("blue", CLASS_NAMES[2]) and 0.5 < float(probability) <= 1
 
 
-def test_each_image_is_explained_in_a_file_of_its_own(here: Path, model_file: Path):
+def test_each_image_has_its_own_heat_map(here: Path, model_file: Path):
     options = ("--model", model_file, "--explain", "photos/heat maps", "--json")
     done = predict(here, "photos", *options, code=1)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     drawn = {result["explanation"] for result in results}
-    assert len(drawn) == 10  # although "blue" and "red" have the same names
+    assert len(drawn) == 10  # although files in "blue" and "red" have the same names
     assert drawn == {str(path.relative_to(here)) for path in (here / "photos").glob("heat maps/*")}
     for path in drawn:
         with Image.open(here / path) as sheet:
             assert sheet.width > 640 and sheet.height > 320
 
     again = predict(here, "photos", *options, code=1)
-    assert again.stdout == done.stdout  # what it drew is not classified
+    assert again.stdout == done.stdout  # the heat maps themselves are not classified
 
 
-def test_nobody_reads_the_output(here: Path, model_file: Path):
+def test_a_closed_output_is_not_an_error(here: Path, model_file: Path):
     reading_end, writing_end = os.pipe()
     os.close(reading_end)
     command = [sys.executable, SCRIPT, "photos", "--model", model_file]
@@ -152,8 +152,10 @@ def test_nobody_reads_the_output(here: Path, model_file: Path):
     assert "Traceback" not in done.stderr and "Exception" not in done.stderr
 
 
-def test_results_come_before_the_end_and_can_be_interrupted(here: Path, model_file: Path):
-    for number in range(3000):  # more than fits into the pipe: it cannot end before it is read
+def test_results_are_printed_early_and_can_be_interrupted(here: Path, model_file: Path):
+    for number in range(
+        3000
+    ):  # more than fits into the pipe: the command cannot finish before it is read
         (here / f"photos/{number:04}.png").hardlink_to(here / "photos/red/00.png")
     command = [sys.executable, SCRIPT, "photos", "--model", model_file, "--json"]
     pipe = subprocess.PIPE
@@ -163,7 +165,7 @@ def test_results_come_before_the_end_and_can_be_interrupted(here: Path, model_fi
         stdout=pipe,
         stderr=pipe,
         text=True,
-        # Ctrl-C is ignored in what a shell starts in the background, perhaps these tests.
+        # A shell makes background processes, perhaps these tests, ignore Ctrl-C.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     ) as process:
         json.loads(process.stdout.readline())
@@ -221,7 +223,9 @@ def test_files_in_the_order_of_the_arguments_each_once(
     assert found("**/1.jpg") == ["a/1.jpg", "a/deep/1.jpg", "b/1.jpg", "c/1.jpg"]
     assert sorted(found("**")) == everything
     assert found("[bc]") == ["b/1.jpg", "b/2.jpg", "c/1.jpg"]
-    assert found("a/[1].jpg") == ["a/[1].jpg"]  # a file of that name goes before the pattern
+    assert found("a/[1].jpg") == [
+        "a/[1].jpg"
+    ]  # a file of that name takes precedence over the pattern
     assert found("b/.hidden", "b") == ["b/.hidden", "b/1.jpg", "b/2.jpg"]
     assert found(".", left_out=Path("b")) == everything[:3] + everything[-1:]
     with pytest.raises(InputError, match="b: no file found"):

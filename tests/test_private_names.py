@@ -1,7 +1,7 @@
-"""What is used of DVC and DVCLive beyond `dvclive.Live` and `DVCLiveCallback`, which are public.
+"""Names of DVC and DVCLive that are used besides the public `dvclive.Live` and `DVCLiveCallback`.
 
-A new version may rename the rest. To allow one, install it, run this test, put right what it
-names, and change `VERSIONS` and requirements.txt.
+A new version may rename them. To allow one, install it, run this test, fix the code that it names,
+and change `VERSIONS` and requirements.txt.
 """
 
 import ast
@@ -20,7 +20,7 @@ from helpers.project import REPOSITORY
 
 VERSIONS = {"dvc": "3.67.1", "dvclive": "3.49.1"}
 PUBLIC = {"dvclive.Live", "dvclive.keras.DVCLiveCallback"}
-# Module or class -> the names that are used of it.
+# Module or class -> its names that are used.
 USED = {
     "dvc.cachemgr.CacheManager": "local_cache_dir",
     "dvc.config": "Config",
@@ -28,6 +28,8 @@ USED = {
     "dvc.dependency.Dependency": "save",
     "dvc.dvcfile.ProjectFile": "dump_stages",
     "dvc.exceptions": "DvcException",
+    "dvc.render.converter.vega": "VegaConverter",
+    "dvc.render.converter.vega.VegaConverter": "flat_datapoints",
     "dvc.repo": "Repo",
     "dvc.repo.experiments.Experiments": "save",
     "dvc.repo.experiments.refs": "ExpRefInfo",
@@ -40,7 +42,7 @@ USED = {
     "dvc_data.hashfile.db.HashFileDB": "add exists oid_to_path",
     "dvc_objects.fs": "LocalFileSystem",
     "dvc_render.html": "render_html",
-    "dvc_render.image": "ImageRenderer",
+    "dvc_render": "ImageRenderer VegaRenderer",
     "dvclive": "report",
     "dvclive.env": "DVC_ROOT",
     "dvclive.live": "logger mark_dvclive_only_ended",
@@ -48,13 +50,13 @@ USED = {
     "dvclive.monitor_system": "NVMLError _SystemMonitor",
     "dvclive.monitor_system._SystemMonitor": "end _monitoring_loop _get_gpu_info",
     "dvclive.plots": "NumpyEncoder",
-    "dvclive.report": "get_params_renderers get_metrics_renderers get_scalar_renderers "
-    "get_image_renderers get_sklearn_plot_renderers get_custom_plot_renderers",
+    "dvclive.report": "get_params_renderers get_metrics_renderers get_image_renderers",
     "dvclive.serialize": "dump_json",
     "dvclive.utils": "catch_and_warn",
+    "dvclive.vscode": "mark_dvclive_step_completed",
 }
 PRIVATE = [f"{owner}.{name}" for owner, names in USED.items() for name in names.split()]
-# The parameters that are named where these are called.
+# Function -> the parameters that are passed by name.
 KEYWORDS = {
     "dvc.dvcfile.ProjectFile.dump_stages": {"update_pipeline"},
     "dvc.repo.experiments.Experiments.save": {"targets", "name", "include_untracked", "force"},
@@ -64,7 +66,7 @@ KEYWORDS = {
     "dvc_render.html.render_html": {"html_template", "refresh_seconds"},
     "dvclive.monitor_system._SystemMonitor": {"interval", "num_samples", "directories_to_monitor"},
 }
-# Of an object that DVCLive makes: src/image_classifier/outputs/live.py reads or sets them.
+# Attributes of a `Live` object that src/image_classifier/outputs/live.py reads or sets.
 LIVE_ATTRIBUTES = (
     *("_step", "_inside_with", "_save_dvc_exp", "_dvc_repo", "_exp_name", "_exp_message"),
     *("_include_untracked", "_system_monitor", "summary", "dir", "metrics_file", "params_file"),
@@ -74,7 +76,7 @@ LIBRARIES = ("dvc", "dvclive", "dvc_data", "dvc_objects", "dvc_render")
 
 
 @pytest.mark.parametrize("name", PRIVATE)
-def test_a_name_is_there_and_takes_what_it_is_called_with(name: str):
+def test_each_name_exists_and_accepts_its_arguments(name: str):
     library = name.split(".")[0].replace("_", "-")
     found = pydoc.locate(name)
     assert found is not None, f"{library} {version(library)} has no {name}: see where src/ uses it"
@@ -97,7 +99,7 @@ def test_no_other_name_is_used():
         for name in imported_names(tree):
             assert name in PUBLIC or name in PRIVATE, f"{path}: {name} is not listed here"
     text = (REPOSITORY / "src/image_classifier/outputs/live.py").read_text(encoding="utf-8")
-    definitions = r"def (_\w+)|^    (_\w+) =|self\.(_\w+) = (?:save_stage|Event)"
+    definitions = r"def (_\w+)|^    (_\w+) =|self\.(_\w+) = (?:save_stage|stage_folder|Event|set)"
     own = re.findall(definitions, text, re.MULTILINE)
     known = {*chain(*own), *LIVE_ATTRIBUTES, *(name.rpartition(".")[2] for name in PRIVATE)}
     for name in re.findall(r"(?:self|super\(\)|live)\.(_[a-z]\w+)", text):
@@ -114,7 +116,7 @@ def imported_names(tree: ast.Module) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("library", VERSIONS)
-def test_no_version_is_allowed_that_this_test_has_not_seen(library: str):
+def test_only_tested_versions_are_allowed(library: str):
     lines = (REPOSITORY / "requirements.txt").read_text(encoding="utf-8").splitlines()
     (requirement,) = [line.split()[0] for line in lines if re.match(rf"{library}\W", line)]
     assert requirement.partition("==")[2] == version(library) == VERSIONS[library]

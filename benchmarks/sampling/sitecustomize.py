@@ -1,7 +1,7 @@
-"""Where the seconds of a `dvc exp run` go; Python runs this at the start of each of its processes.
+"""Sample the phases of a `dvc exp run`; Python runs this file at the start of each process.
 
-With BENCHMARK_SAMPLES naming a folder, a thread looks at what the main thread does every few
-milliseconds, and at the end leaves the seconds of each phase there, as JSON.
+If BENCHMARK_SAMPLES names a folder, a thread samples the main thread every few milliseconds and, at
+the end, writes the seconds of each phase to the folder, as JSON.
 """
 
 import atexit
@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 
 INTERVAL = 0.005
-# The first of these that is on the stack, looking from the outermost call; file and function.
+# File, function (None: any) and phase; the outermost match on the stack counts.
 PHASES = [
     ("subprocess.py", "wait", "a stage"),
     ("tensorflow_setup.py", "<module>", "TensorFlow start-up"),

@@ -1,4 +1,4 @@
-"""Training on two machines, which are here two processes, or on two devices of one."""
+"""Training on two machines, simulated by two processes, or on two devices of one machine."""
 
 import json
 import re
@@ -13,9 +13,9 @@ import pytest
 from helpers.project import AUGMENTED, Project, one_error
 from helpers.running import Run
 
-LARGEST_DIFFERENCE = 1e-3  # of a loss or an accuracy
+LARGEST_DIFFERENCE = 1e-3  # largest difference of a loss or an accuracy
 TRAIN = ("python", "src/train.py")
-# All that is random is on, and the last batch, of 4 images, is no multiple of 3.
+# Everything random is on, and the last batch of 4 images is not a multiple of 3.
 FROM_SCRATCH = {
     "prepare": AUGMENTED,
     "train": {"learning_rate": 0.001, "batch_size": 15, "dropout": 0.2, "epochs": 3},
@@ -25,7 +25,7 @@ FINE_TUNED = {
     "model": {"backbone": "efficientnet_lite0", "fine_tune_layers": 2},
     "train": FROM_SCRATCH["train"],
 }
-# Reads as train.py does, on as many devices as its argument says.
+# Trains like train.py, on the number of devices in its argument.
 MIRRORED = """
 import sys
 sys.path.insert(0, "src")
@@ -41,7 +41,7 @@ run(main)
 
 
 def addresses(count: int) -> list[str]:
-    """Of free ports."""
+    """Addresses with free ports."""
     with ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for opened in sockets:
@@ -54,7 +54,7 @@ def tf_config(workers: list[str], index: int) -> str:
 
 
 def prepare(project: Project, changes: dict, **train: object) -> Project:
-    project.environment["DVC_ROOT"] = str(project.root)  # no experiment is saved
+    project.environment["DVC_ROOT"] = str(project.root)  # so that no experiment is saved
     project.set_params(changes)
     project.set_params({"train": train})
     for stage in ("download", "prepare"):
@@ -63,14 +63,14 @@ def prepare(project: Project, changes: dict, **train: object) -> Project:
 
 
 def clone(project: Project, name: str) -> Project:
-    """The same on another machine."""
+    """A copy of the project, as on another machine."""
     copied = project.copy(project.root.parent / name)
     copied.environment["DVC_ROOT"] = str(copied.root)
     return copied
 
 
 def start(projects: list[Project], stack: ExitStack) -> list[Run]:
-    """Train on one machine for each of the projects; the first is the chief's."""
+    """Start a training with one machine per project; the first is the chief."""
     workers = addresses(len(projects))
     runs = []
     for index, project in enumerate(projects):
@@ -80,14 +80,14 @@ def start(projects: list[Project], stack: ExitStack) -> list[Run]:
 
 
 def last_error(run: Run) -> str:
-    """The only error of a run, its last line."""
+    """The last line of a run, which must be its only error."""
     line = one_error(run.output)
     assert run.output.splitlines()[-1] == line
     return line
 
 
 def curves(project: Project) -> dict[str, list[float]]:
-    """Name -> loss or accuracy of each epoch."""
+    """Losses and accuracies of all epochs, by name."""
     metrics = "dvclive/train/plots/metrics/"
     return {
         path.removeprefix(metrics): [float(row[Path(path).stem]) for row in project.rows(path)]
@@ -102,7 +102,9 @@ def check_same_curves(found: dict[str, list[float]], expected: dict[str, list[fl
     for name, values in expected.items():
         assert len(values) == 3
         assert found[name] == pytest.approx(values, abs=LARGEST_DIFFERENCE), name
-    assert len({round(loss, 3) for loss in expected["train/loss.tsv"]}) == 3  # it has learnt
+    assert (
+        len({round(loss, 3) for loss in expected["train/loss.tsv"]}) == 3
+    )  # the network has learnt
 
 
 @pytest.mark.parametrize(
@@ -113,41 +115,41 @@ def check_same_curves(found: dict[str, list[float]], expected: dict[str, list[fl
     ],
 )
 @pytest.mark.slow
-def test_two_workers_train_as_one_and_go_on_when_one_was_lost(project: Project, changes: dict):
+def test_two_workers_train_like_one_and_resume_after_one_is_lost(project: Project, changes: dict):
     alone = prepare(project, changes)
     chief, worker = clone(alone, "chief"), clone(alone, "worker")
     alone.run(*TRAIN)
     for machine in (chief, worker):
         machine.set_params({"train": {"strategy": "multi_worker"}})
-    shutil.rmtree(worker.root / "data/raw")  # its array is enough
+    shutil.rmtree(worker.root / "data/raw")  # the worker needs only its arrays
     before = worker.files("dvclive", "models", ".dvc/tmp")
 
     with ExitStack() as stack:
         runs = start([chief, worker], stack)
-        runs[0].seconds_until("val_loss")
+        runs[0].seconds_until(" 1/")
         runs[1].signal(signal.SIGKILL, to_all=True)
         assert runs[0].process.wait(60) == 1
         last = last_error(runs[0])
-        assert re.match("error: TF_CONFIG: another worker was lost: .*; start the same", last)
+        assert re.match("error: TF_CONFIG: another worker was lost: .*; run the same", last)
 
     with ExitStack() as stack:
         runs = start([chief, worker], stack)
         assert [run.process.wait(120) for run in runs] == [0, 0], "\n".join(r.output for r in runs)
-    assert "going on after epoch" in runs[0].output
+    assert "resuming the interrupted training after epoch" in runs[0].output
     check_same_curves(curves(chief), curves(alone))
     assert worker.files("dvclive", "models", ".dvc/tmp") == before
     assert len(runs[1].output.splitlines()) == 1, runs[1].output
 
-    # The model is one that any process can load.
+    # Any process can load the model.
     chief.run("python", "src/predict.py", "data/raw")
 
 
 @pytest.mark.slow
-def test_the_chief_is_lost(project: Project):
+def test_workers_stop_when_the_chief_is_lost(project: Project):
     chief = prepare(project, FROM_SCRATCH, strategy="multi_worker", epochs=1000)
     with ExitStack() as stack:
         runs = start([chief, clone(chief, "worker")], stack)
-        runs[0].seconds_until("val_loss")
+        runs[0].seconds_until(" 1/")
         runs[0].signal(signal.SIGKILL, to_all=True)
         assert runs[1].process.wait(60) == 1
         assert last_error(runs[1]).startswith("error: TF_CONFIG: another worker was lost: ")
@@ -161,13 +163,13 @@ def test_workers_with_other_parameters_are_refused(project: Project):
     with ExitStack() as stack:
         for run in start([chief, worker], stack):
             assert run.process.wait(120) == 1
-            reason = "found other sources, parameters or prepared data on worker 1"
+            reason = "found different sources, parameters or prepared data on worker 1"
             assert last_error(run).startswith(f"error: TF_CONFIG: {reason}")
 
 
 @pytest.mark.parametrize("devices", [2, pytest.param(4, marks=pytest.mark.exhaustive)])
 @pytest.mark.slow
-def test_devices_of_one_machine_train_as_one(project: Project, devices: int):
+def test_devices_of_one_machine_train_like_one_device(project: Project, devices: int):
     alone = prepare(project, FROM_SCRATCH)
     mirrored = clone(alone, "mirrored")
     alone.run(*TRAIN)
@@ -182,12 +184,12 @@ WORKERS = ["127.0.0.1:1", "127.0.0.1:2"]
 @pytest.mark.parametrize(
     ("config", "reason"),
     [
-        (None, r"not found; train.strategy: multi_worker wants it, as \{.*\}$"),
+        (None, r"not found; train.strategy: multi_worker requires it, for example \{.*\}$"),
         ("{", "not valid JSON: "),
         (json.dumps({"cluster": {"worker": WORKERS}}), "task: missing; allowed: "),
         (
             tf_config(WORKERS, 2),
-            "task.index: found 2; the cluster has 2 of type worker, allowed: below 2$",
+            "task.index: found 2; the cluster has 2 tasks of type worker, allowed: below 2$",
         ),
         (
             tf_config(["nowhere"], 0),
@@ -196,7 +198,7 @@ WORKERS = ["127.0.0.1:1", "127.0.0.1:2"]
         (tf_config(WORKERS, -1), "task.index: found -1; allowed: a whole number, 0 or more$"),
     ],
 )
-def test_a_wrong_tf_config_is_one_line(
+def test_a_wrong_tf_config_is_a_one_line_error(
     monkeypatch: pytest.MonkeyPatch, config: str | None, reason: str
 ):
     from image_classifier.common.errors import InputError
@@ -219,8 +221,8 @@ run(lambda: distribution.open_distribution("multi_worker"))
 
 
 @pytest.mark.exhaustive
-def test_workers_that_cannot_be_reached_are_one_line(project: Project):
-    """Neither one that is not there, nor a port that is taken."""
+def test_unreachable_workers_are_a_one_line_error(project: Project):
+    """The other worker does not exist, or the port is in use."""
     project.environment["PYTHONPATH"] = "src"
     workers = addresses(2)
     project.environment["TF_CONFIG"] = tf_config(workers, 0)

@@ -24,7 +24,7 @@ def replace(path: Path, old: str, new: str) -> None:
 
 @pytest.fixture
 def many(project: Project, tmp_path: Path) -> Project:
-    """A project with images for several tasks, and of several shards."""
+    """A project with enough images for several tasks and several shards."""
     for number, (name, color) in enumerate(CLASSES.items()):
         for index in range(450):
             path = tmp_path / "images" / name / f"{index:03}.png"
@@ -38,7 +38,7 @@ def many(project: Project, tmp_path: Path) -> Project:
 
 
 def upload(folder: Path, bucket: Bucket) -> str:
-    """Bring class folders to a bucket; returns the address there."""
+    """Upload class folders to a bucket, and return their address."""
     import s3fs
 
     s3fs.S3FileSystem().put(f"{folder}/", f"{bucket.name}/pets/", recursive=True)
@@ -51,12 +51,12 @@ def arrays(project: Project) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_a_bucket_is_prepared_by_machines_of_which_one_is_lost(
+def test_machines_prepare_images_in_a_bucket_although_one_is_lost(
     many: Project, bucket: Bucket, machines: Machines, tmp_path: Path
 ):
-    """The bytes are those of one machine that reads a folder.
+    """The result has the same bytes as on one machine that reads a folder.
 
-    The bucket comes before the machines, which have its address from the environment.
+    The bucket is started before the machines, which get its address from the environment.
     """
     here = copy(many, tmp_path / "here")
     here.run(sys.executable, "src/prepare.py")
@@ -70,16 +70,17 @@ def test_a_bucket_is_prepared_by_machines_of_which_one_is_lost(
     many.download(source)
     assert [path.name for path in (many.root / "data/raw").iterdir()] == ["images.csv"]
     with Run(many, (sys.executable, "src/prepare.py")) as run:
-        run.wait_for(lambda: re.search(r"preparing train: +[1-9]", run.output))
+        written = many.root / "data/.prepare/prepared"
+        run.wait_for((written / "train-00000.npy").exists)
         machines.kill(machines.workers[1])
-        assert "preparing validation" not in run.output
+        assert not (written / "validation-00000.npy").exists()
         run.finish()
     assert arrays(many) == expected
 
 
 @pytest.mark.slow
-def test_what_goes_wrong_on_a_machine_is_one_line_here(many: Project, machines: Machines):
-    """Images that are here are sent to the machines."""
+def test_a_failure_on_a_machine_is_a_one_line_error(many: Project, machines: Machines):
+    """Local images are sent to the machines."""
     many.environment["RAY_ADDRESS"] = machines.address
     many.set_params({"compute": {"engine": "ray"}, "model": {"backbone": "cnn"}})
     damaged = many.root / "data/raw/red/007.png"
@@ -97,7 +98,7 @@ def test_what_goes_wrong_on_a_machine_is_one_line_here(many: Project, machines: 
 
 
 @pytest.mark.exhaustive
-def test_a_machine_with_other_packages_is_one_line(
+def test_a_machine_with_other_packages_is_a_one_line_error(
     many: Project, machines: Machines, tmp_path: Path
 ):
     many.environment["RAY_ADDRESS"] = machines.address

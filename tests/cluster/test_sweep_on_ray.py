@@ -26,7 +26,7 @@ SWEEP = ("python", "src/sweep.py", "sweeps/quick.yaml")
 
 @pytest.fixture
 def sweep(trained_project: Project) -> Project:
-    """A project with a quick sweep, committed."""
+    """A project with a committed quick sweep."""
     trained_project.write_sweep(
         "train.learning_rate: {choices: [0.01, 0.001]}",
         "train.batch_size: {choices: [4, 8]}",
@@ -36,7 +36,7 @@ def sweep(trained_project: Project) -> Project:
 
 
 def commits_of(project: Project) -> dict[tuple[str, ...], str]:
-    """Values of the searched parameters -> the commit of the trial."""
+    """Values of the varied parameters -> commit of the trial."""
     commits = project.experiment_commits()
     return {
         (trial["train.learning_rate"], trial["train.batch_size"]): commits[trial["experiment"]]
@@ -45,13 +45,13 @@ def commits_of(project: Project) -> dict[tuple[str, ...], str]:
 
 
 def left_on_machines(machines: Machines) -> list[str]:
-    """Files of sweeps in the temporary folder of the machines, and processes that work there."""
+    """Files of sweeps in the machines' temporary folder, and processes that run there."""
     files = (machines.temporary / f"image-classifier-{os.getuid()}").glob("*-*")
     return [str(path) for path in files] + working_below(machines.temporary)
 
 
 def working_below(folder: Path) -> list[str]:
-    """The command lines of processes that are trials or prepare data below a folder."""
+    """Command lines of the processes that run trials or prepare data below a folder."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
@@ -61,9 +61,7 @@ def working_below(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_sweep_that_loses_a_machine_gives_what_a_local_one_does(
-    sweep: Project, machines: Machines
-):
+def test_a_sweep_that_loses_a_machine_equals_a_local_sweep(sweep: Project, machines: Machines):
     before = sweep.files("models", "dvclive", "data", ".dvc/config")
     with Run(sweep, (*SWEEP, "--ray", machines.address)) as run:
         run.seconds_until("1/4")
@@ -71,7 +69,7 @@ def test_a_sweep_that_loses_a_machine_gives_what_a_local_one_does(
         run.finish()
     assert "machines: 2, trials at a time: 2\n" in run.output
     assert run.output.count(" was lost\n") == 1
-    # Of what Ray has to say about the machine there is nothing.
+    # Ray's own messages about the machine are not printed.
     assert len(run.output.splitlines()) < 20, run.output
     there = commits_of(sweep)
     assert [trial["state"] for trial in sweep.trials()] == ["complete"] * 4
@@ -79,7 +77,7 @@ def test_a_sweep_that_loses_a_machine_gives_what_a_local_one_does(
     assert sweep.run("git", "status", "--short").stdout == ""
     assert left_on_machines(machines) == []
 
-    # Its files are all here, and those of a local sweep, but for what the machine was doing.
+    # All its files are here, and equal those of a local sweep, except for dvclive/system.
     sweep.run("dvc", "exp", "apply", sweep.trials()[0]["experiment"])
     assert "up to date" in sweep.run("dvc", "status").stdout
     sweep.run("git", "reset", "--quiet", "--hard")
@@ -92,7 +90,7 @@ def test_a_sweep_that_loses_a_machine_gives_what_a_local_one_does(
 
 
 @pytest.mark.exhaustive
-def test_nothing_goes_on_when_a_sweep_is_killed(sweep: Project, machines: Machines):
+def test_no_process_survives_a_killed_sweep(sweep: Project, machines: Machines):
     command = (*SWEEP, "--ray", machines.address)
     with Run(sweep, command) as run:
         run.seconds_until("1/4")
@@ -116,7 +114,7 @@ def test_nothing_goes_on_when_a_sweep_is_killed(sweep: Project, machines: Machin
 
 
 @pytest.mark.exhaustive
-def test_a_sweep_goes_on_with_machines_that_join(sweep: Project, machines: Machines):
+def test_a_sweep_uses_machines_that_join_later(sweep: Project, machines: Machines):
     for worker in machines.workers:
         machines.kill(worker)
     command = (*SWEEP, "--ray", machines.address)
@@ -141,13 +139,13 @@ def test_a_failing_trial_is_not_repeated(sweep: Project, machines: Machines):
     assert "`dvc repro prepare` failed" in done.stdout and " was lost" not in done.stdout
     trials = {trial["model.weights"]: trial for trial in sweep.trials("grid")}
     assert trials["nowhere.h5"]["state"] == "fail" and trials["random"]["state"] == "complete"
-    # The features that a machine has computed are here.
+    # The features that a machine computed are here.
     sweep.run("dvc", "exp", "apply", trials["random"]["experiment"])
     assert "up to date" in sweep.run("dvc", "status").stdout
 
 
 @pytest.mark.exhaustive
-def test_a_machine_with_other_packages_is_not_used(
+def test_a_machine_with_different_packages_is_not_used(
     sweep: Project, machines: Machines, tmp_path: Path
 ):
     for worker in machines.workers:
@@ -157,7 +155,9 @@ def test_a_machine_with_other_packages_is_not_used(
     refusal = rf"not used: .*: found keras 1.2.3; allowed: {version('keras')}, as here\n"
     done = sweep.run(*command, fails=True)
     assert re.fullmatch(
-        f"{refusal}error: no machine of the cluster can run trials, as said above\n", done.stderr
+        f"{refusal}error: no machine of the cluster can run trials; "
+        "the reasons are printed above\n",
+        done.stderr,
     )
     machines.add(env_vars=missing(tmp_path / "less", "dvc_data"))
     lack = r"not used: [\d.]+: ModuleNotFoundError: No module named 'dvc_data'\n"
@@ -167,21 +167,21 @@ def test_a_machine_with_other_packages_is_not_used(
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "nonsense"])
-def test_a_cluster_that_is_not_there_is_one_line(address: str):
+def test_a_missing_cluster_gives_a_one_line_error(address: str):
     pytest.importorskip("ray")
     with pytest.raises(InputError, match=rf"^Ray at {address}: .*; allowed: its head, as") as error:
         connect(address)
     assert "\n" not in str(error.value)
 
 
-def test_a_cluster_that_is_not_there_ends_the_sweep_in_one_line(project: Project):
+def test_a_sweep_on_a_missing_cluster_fails_with_one_line(project: Project):
     pytest.importorskip("ray")
     done = project.run("python", "src/sweep.py", "--ray", "127.0.0.1:1", fails=True)
     assert done.returncode == 1 and done.stdout == ""
     assert re.fullmatch(r"error: Ray at 127\.0\.0\.1:1: .*\n", done.stderr)
 
 
-def test_files_arrive_as_they_were_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_files_arrive_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(ray_trials, "BLOCK_BYTES", 1000)
     there, here = (get_odb(LocalFileSystem(), str(tmp_path / name)) for name in ("there", "here"))
     contents = {"aa1": b"", "ab2": b"short", "ac3": bytes(range(250)) * 12, "ad4": b"x" * 1001}
@@ -197,7 +197,7 @@ def test_files_arrive_as_they_were_sent(tmp_path: Path, monkeypatch: pytest.Monk
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "there"]
 
 
-def test_what_a_killed_sweep_has_left_is_removed(tmp_path: Path):
+def test_files_of_a_killed_sweep_are_removed(tmp_path: Path):
     for name in ("killed", "running"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()

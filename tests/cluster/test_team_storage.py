@@ -1,4 +1,4 @@
-"""A team's storage: clones that share a bucket or a folder for data, and a bare Git repository."""
+"""A team's storage: clones share a bare Git repository, and a bucket or a folder for data."""
 
 import re
 import shutil
@@ -18,7 +18,7 @@ TRAINING = ["train", "evaluate"]
 
 
 class Team:
-    """A repository that its members clone, and storage for what DVC keeps."""
+    """A repository that the members clone, and storage for DVC's files."""
 
     def __init__(self, folder: Path, finished: Project, storage: str) -> None:
         self.folder = folder
@@ -34,19 +34,19 @@ class Team:
         self.first.run("dvc", "push")
 
     def clone(self, name: str) -> Project:
-        """A member with a home, a clone and an empty cache of their own."""
+        """Add a member with their own home, clone and empty cache."""
         self.first.run("git", "clone", "--quiet", str(self.origin), str(self.folder / name))
         return self._member(self.folder / name)
 
     def members(self) -> list[Project]:
-        """Two of them who have all data."""
+        """Two members who have all data."""
         members = [self.clone(name) for name in ("one", "two")]
         for member in members:
             member.run("dvc", "pull")
         return members
 
     def reader(self) -> Project:
-        """One who has all experiments."""
+        """A member who has all experiments."""
         reader = self.clone("reader")
         reader.run("dvc", "exp", "pull", "origin")
         return reader
@@ -64,7 +64,7 @@ def team(finished: Project, bucket: Bucket, tmp_path: Path) -> Team:
 
 
 def save_variant(project: Project, name: str, learning_rate: float, model: bytes) -> None:
-    """Save an experiment that differs from the current commit in a parameter and in its model."""
+    """Save an experiment with another parameter and model than the current commit."""
     known = cache_content(project.root / CACHE, model)
     lock = (project.root / "dvc.lock").read_text()
     earlier = re.search(rf"path: {MODEL}\n.*\n *md5: (\w+)", lock)[1]
@@ -75,14 +75,14 @@ def save_variant(project: Project, name: str, learning_rate: float, model: bytes
 
 
 def applied_model(project: Project, experiment: str) -> bytes:
-    """The model that `dvc exp apply` brings, from the cache alone."""
+    """Apply an experiment from the cache alone, and return its model."""
     project.run("git", "reset", "--hard", "--quiet")
     project.run("dvc", "exp", "apply", experiment)
     return (project.root / MODEL).read_bytes()
 
 
-def go_on_elsewhere(team: Team) -> None:
-    """Run an experiment in one clone, and go on from it in another."""
+def continue_elsewhere(team: Team) -> None:
+    """Run an experiment in one clone, and continue from it in another."""
     author = team.first
     author.run("dvc", "exp", "run", "--name", "higher", "-S", "train.learning_rate=0.01")
     author.run("dvc", "exp", "push", "origin")
@@ -101,12 +101,12 @@ def go_on_elsewhere(team: Team) -> None:
 
 
 @pytest.mark.exhaustive
-def test_a_colleague_goes_on_from_a_shared_folder(finished: Project, tmp_path: Path):
-    go_on_elsewhere(Team(tmp_path, finished, str(tmp_path / "shared folder")))
+def test_a_colleague_continues_from_a_shared_folder(finished: Project, tmp_path: Path):
+    continue_elsewhere(Team(tmp_path, finished, str(tmp_path / "shared folder")))
 
 
 @pytest.mark.slow
-def test_a_colleague_goes_on_from_a_bucket_without_computing_a_feature(
+def test_a_colleague_continues_from_a_bucket_without_computing_features(
     make_project: Callable[[Path], Project], bucket: Bucket, tmp_path: Path
 ):
     (tmp_path / "source").mkdir()
@@ -114,11 +114,11 @@ def test_a_colleague_goes_on_from_a_bucket_without_computing_a_feature(
     project.set_params({"prepare": {"image_size": 32}, "model": {"backbone": "efficientnet_lite0"}})
     project.run("dvc", "exp", "run")
     project.commit()
-    go_on_elsewhere(Team(tmp_path, project, f"s3://{bucket.name}/project"))
+    continue_elsewhere(Team(tmp_path, project, f"s3://{bucket.name}/project"))
 
 
 @pytest.mark.slow
-def test_two_who_push_at_once_lose_nothing(team: Team):
+def test_two_members_who_push_at_once_lose_nothing(team: Team):
     members = team.members()
     for number, member in enumerate(members):
         save_variant(member, f"mine-{number}", 0.1 + number, b"a model %d" % number)
@@ -132,7 +132,7 @@ def test_two_who_push_at_once_lose_nothing(team: Team):
 
 
 @pytest.mark.exhaustive
-def test_two_who_run_and_push_at_once_lose_nothing(team: Team):
+def test_two_members_who_run_and_push_at_once_lose_nothing(team: Team):
     members = team.members()
     for number, member in enumerate(members):
         values = ("-S", f"train.learning_rate=0.0{number + 1}")
@@ -147,10 +147,10 @@ def test_two_who_run_and_push_at_once_lose_nothing(team: Team):
 
 
 def push_at_once(members: list[Project]) -> None:
-    """`dvc push` and `dvc exp push` of all members at the same moment; all end well.
+    """Run `dvc push` and `dvc exp push` of all members at the same moment; all must succeed.
 
-    Two may write the same reference in the same instant. Git then refuses one, and what
-    docs/scale.md says to do is to push again.
+    If two write the same reference in the same instant, Git refuses one. Then push again, as
+    docs/cluster.md says.
     """
     for command in (("dvc", "push"), ("dvc", "exp", "push", "origin")):
         runs = [Run(member, command) for member in members]
@@ -163,7 +163,7 @@ def push_at_once(members: list[Project]) -> None:
 
 
 @pytest.mark.exhaustive
-def test_of_two_experiments_of_one_name_both_are_kept(team: Team):
+def test_two_experiments_with_the_same_name_are_both_kept(team: Team):
     members = team.members()
     for number, member in enumerate(members):
         save_variant(member, "name", 0.1 + number, b"a model %d" % number)
@@ -184,11 +184,11 @@ def test_of_two_experiments_of_one_name_both_are_kept(team: Team):
 
 
 @pytest.mark.exhaustive
-def test_a_push_that_was_killed_is_made_whole_by_pushing_again(team: Team):
+def test_pushing_again_completes_a_killed_push(team: Team):
     save_variant(team.first, "killed", 0.1, b"its model")
     listing = ("git", "-C", str(team.origin), "for-each-ref", "refs/exps")
     with Run(team.first, ("dvc", "exp", "push", "origin")) as push:
-        push.wait_for(lambda: team.first.run(*listing).stdout)  # Git's part comes first
+        push.wait_for(lambda: team.first.run(*listing).stdout)  # Git's references are pushed first
         push.signal(signal.SIGKILL, to_all=True)
 
     early = team.clone("early")

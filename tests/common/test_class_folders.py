@@ -42,7 +42,7 @@ def test_class_folders(tmp_path: Path, names: list[str], expected: list[tuple[st
     assert list(find_class_folders(tmp_path)) == expected
 
 
-def test_links_to_folders_are_followed_but_not_in_circles(tmp_path: Path):
+def test_links_to_folders_are_followed_except_in_circles(tmp_path: Path):
     make_files(tmp_path, "elsewhere/dog/1.jpg", "pets/cat/1.jpg")
     (tmp_path / "pets/dog").symlink_to(tmp_path / "elsewhere/dog")
     (tmp_path / "pets/up").symlink_to("..")
@@ -58,7 +58,7 @@ def test_a_missing_folder_is_named(tmp_path: Path):
         find_class_folders(tmp_path / "nowhere")
 
 
-def test_files_at_any_depth_without_hidden_ones(tmp_path: Path):
+def test_files_at_any_depth_are_found_except_hidden_ones(tmp_path: Path):
     make_files(tmp_path, "b.jpg", "a/deep/1.jpg", ".DS_Store", ".hidden/2.jpg")
     files = [path.relative_to(tmp_path).as_posix() for path in find_files(tmp_path)]
     assert files == ["a/deep/1.jpg", "b.jpg"]
@@ -69,14 +69,14 @@ def test_files_at_any_depth_without_hidden_ones(tmp_path: Path):
     [
         (["readme.txt"], "found 0 class folders"),
         (["cat/1.jpg"], "found 1 class folders"),
-        (["test/cat/1.jpg", "validation/cat/1.jpg"], "a 'train' folder must stand beside"),
+        (["test/cat/1.jpg", "validation/cat/1.jpg"], "but no 'train' folder"),
         (["train/a/1.jpg", "train/b/1.jpg", "test/c/1.jpg"], "class 'c' is in 'test'"),
         (["train/a/1.jpg", "train/b/1.jpg", "test/1.jpg"], "found test, train; allowed beside"),
         (["train/a/1.jpg", "train/b/1.jpg", "notes/1.txt"], "found notes, train; allowed beside"),
         (["train/a/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"], "one validation and one test folder"),
     ],
 )
-def test_what_is_refused(tmp_path: Path, names: list[str], fragment: str):
+def test_invalid_class_folders_are_refused(tmp_path: Path, names: list[str], fragment: str):
     make_files(tmp_path, *names)
     with pytest.raises(InputError, match=fragment):
         find_class_folders(tmp_path)

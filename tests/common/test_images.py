@@ -19,7 +19,7 @@ ORIENTATION = 0x0112  # the EXIF tag
 
 
 def halves(mode: str, left: object, right: object) -> Image.Image:
-    """A 40x20 image whose left and right halves have one colour each."""
+    """A 40x20 image with one colour in the left half and one in the right."""
     image = Image.new(mode, (40, 20), left)
     image.paste(Image.new(mode, (20, 20), right), (20, 0))
     return image
@@ -69,8 +69,8 @@ def test_exif_orientation_is_applied(tmp_path: Path, kind: str, orientation: int
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
-def test_what_is_transparent_is_white(tmp_path: Path, mode: str):
-    # Black on black to a decoder that only drops the transparency.
+def test_transparent_areas_become_white(tmp_path: Path, mode: str):
+    # Black on black for a decoder that only drops the transparency.
     image = halves("LA", (0, 255), (0, 0))
     image = image.convert("RGBA").quantize() if mode == "P" else image.convert(mode)
     image.save(tmp_path / "image.png")
@@ -86,11 +86,11 @@ def pixels_with(exif: bytes, folder: Path) -> np.ndarray:
 @pytest.mark.parametrize(
     "tag",
     [
-        struct.pack("<HHI4s", 0x011A, 2, 2, b"x"),  # a resolution that is text
-        struct.pack("<HHII", 0x011A, 5, 1, 0xFFFFFFFF),  # one that lies outside the file
+        struct.pack("<HHI4s", 0x011A, 2, 2, b"x"),  # text as the resolution
+        struct.pack("<HHII", 0x011A, 5, 1, 0xFFFFFFFF),  # a resolution stored outside the file
     ],
 )
-def test_exif_orientation_is_applied_beside_damaged_data(tmp_path: Path, tag: bytes):
+def test_exif_orientation_is_applied_despite_other_damaged_data(tmp_path: Path, tag: bytes):
     upright = struct.pack("<HHIHH", ORIENTATION, 3, 1, 6, 0)
     exif = b"Exif\0\0II*\0\x08\0\0\0\x02\0" + upright + tag + bytes(4)
     pixels = pixels_with(exif, tmp_path)
@@ -98,7 +98,7 @@ def test_exif_orientation_is_applied_beside_damaged_data(tmp_path: Path, tag: by
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\xff"])
-def test_damaged_exif_data_leave_the_image_as_it_stands(tmp_path: Path, exif: bytes):
+def test_an_image_with_damaged_exif_data_is_not_rotated(tmp_path: Path, exif: bytes):
     pixels = pixels_with(exif, tmp_path)
     assert pixels[:, :4].max() < 30 and pixels[:, 6:].min() > 225
 
@@ -110,8 +110,8 @@ def test_pixels_without_a_known_range_are_refused(tmp_path: Path, values: list):
     assert "allowed: 8 or 16 bits" in unreadable_reason(tmp_path / "a.tiff")
 
 
-@pytest.mark.fault("Security", "EPS program called .jpg", "left out, no other program is started")
-def test_no_program_is_started_for_a_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.fault("Security", "EPS program called .jpg", "skipped, no other program is started")
+def test_no_program_is_started_for_an_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     Image.new("RGB", (8, 8)).save(tmp_path / "image.eps")
     path = (tmp_path / "image.eps").rename(tmp_path / "image.jpg")
     started = []
@@ -127,7 +127,7 @@ def test_a_large_jpeg_decoded_small_is_the_same_image(tmp_path: Path):
     assert np.abs(row - (np.arange(16) + 0.5) * 255 / 16).max() < 3
 
 
-def test_unreadable_files_have_a_reason_without_their_folder(tmp_path: Path):
+def test_reasons_for_unreadable_files_do_not_contain_the_folder(tmp_path: Path):
     good = tmp_path / "good.jpg"
     Image.effect_noise((200, 200), 90).convert("RGB").save(good)
     (tmp_path / "truncated.jpg").write_bytes(good.read_bytes()[:3000])
@@ -151,7 +151,7 @@ def test_a_decompression_bomb_is_unreadable(tmp_path: Path, monkeypatch: pytest.
 
 
 def write_levels(folder: Path, levels: range) -> list[Path]:
-    """Write grey images called like their level."""
+    """Write grey images named by their level."""
     paths = [folder / f"{level}.png" for level in levels]
     for path in paths:
         Image.new("L", (5, 5), int(path.stem)).save(path)
@@ -166,15 +166,19 @@ def test_batches_keep_the_order(tmp_path: Path):
     assert levels.tolist() == list(range(0, 250, 10))
 
 
-def test_batches_name_the_file_that_is_damaged(tmp_path: Path):
+def test_the_error_names_the_damaged_file(tmp_path: Path):
     (tmp_path / "bad.png").write_text("no image")
     with pytest.raises(InputError, match=r"bad\.png: cannot identify"):
         list(load_batches([tmp_path / "bad.png"], 4, image_size=8, color_mode="rgb"))
 
 
-def test_batches_without_the_files_that_are_damaged(tmp_path: Path):
+def test_batches_without_damaged_files(tmp_path: Path):
     paths = write_levels(tmp_path, range(0, 130, 10))
-    damaged = [paths[1], *paths[4:8], paths[12]]  # of batches of 4: one, all, the only one
+    damaged = [
+        paths[1],
+        *paths[4:8],
+        paths[12],
+    ]  # one of a batch of 4, a whole batch, and the only image of a batch
     for path in damaged:
         path.write_text("no image")
     errors = []

@@ -33,14 +33,14 @@ TEXT = PARAMS.read_text(encoding="utf-8")
 PRESETS = sorted((REPOSITORY / "presets").glob("*.yaml"))
 KEYS = dict(keys_of(Params.model_json_schema()))
 SECTIONS = list(Params.model_fields)
-ONE_LINE = "one line with its name, what was found and what is allowed"
+ONE_LINE = "one-line error with the name, the value found and the allowed values"
 
 
 @pytest.fixture
 def changed(tmp_path: Path):
     """Write params.yaml with changes, and return its path.
 
-    A change is a line of a section, for the one with its key; or a text, and another one for it.
+    A change is a new line for a key of a section, or a pair of an old and a new text.
     """
 
     def change(*changes: str | tuple[str, str]) -> Path:
@@ -80,7 +80,7 @@ def test_presets_are_complete_and_valid(preset: Path):
 
 
 @pytest.mark.parametrize("path", [PARAMS, *PRESETS], ids=lambda path: path.stem)
-def test_comments_say_what_is_allowed_alike_in_all_files(path: Path):
+def test_comments_state_the_allowed_values_equally_in_all_files(path: Path):
     comments = [line.partition("#")[2] for line in TEXT.partition("\ndownload:")[2].splitlines()]
     lines = path.read_text(encoding="utf-8").partition("\ndownload:")[2].splitlines()
     assert [line.partition("#")[2] for line in lines] == comments
@@ -119,7 +119,7 @@ def test_all_errors_are_shown_at_once_each_with_its_name(changed):
 
 
 @pytest.mark.parametrize("name", KERAS_APPLICATIONS)
-def test_backbones_are_found_by_the_names_that_keras_gives_them(changed, name: str):
+def test_names_of_keras_suggest_the_right_backbone(changed, name: str):
     found = KERAS_APPLICATIONS[name].function
     path = changed(f"backbone: {found}")
     if found != name:
@@ -135,18 +135,18 @@ FROZEN = ("backbone: efficientnet_lite0", "image_size: 64", "color_mode: rgb")
     [
         (["dataset: image_folder"], ["download.source: found null"]),
         (["stop_after: 16"], ["train.stop_after: found 16"]),
-        (["source: images"], ["download.source: found 'images'; digits"]),
+        (["source: images"], ["download.source: found 'images'; the digits dataset"]),
         ([f"sha256: {'a' * 64}"], ["download.sha256: found 'aaa"]),
         (
             ["backbone: resnet50"],
             [
-                "prepare.image_size: found 28; resnet50 takes 32 pixels or more",
-                "prepare.color_mode: found 'grayscale'; resnet50 takes rgb",
+                "prepare.image_size: found 28; allowed with resnet50: 32 or more",
+                "prepare.color_mode: found 'grayscale'; allowed with resnet50: rgb",
             ],
         ),
         (
             [*FROZEN, "backbone: xception"],
-            ["prepare.image_size: found 64; xception takes 71 pixels or more"],
+            ["prepare.image_size: found 64; allowed with xception: 71 or more"],
         ),
         (
             [*FROZEN, "horizontal_flip: true", "views: 16"],
@@ -154,11 +154,11 @@ FROZEN = ("backbone: efficientnet_lite0", "image_size: 64", "color_mode: rgb")
         ),
         (
             [*FROZEN, "views: 2"],
-            ["prepare.views: found 2; without horizontal_flip and rotation all views are the same"],
+            ["prepare.views: found 2; without horizontal_flip or rotation all views are identical"],
         ),
         (
             [*FROZEN, "strategy: mirrored"],
-            ["train.strategy: found 'mirrored'; the features are those of a frozen backbone"],
+            ["train.strategy: found 'mirrored'; with a frozen backbone"],
         ),
         (
             ["validation_fraction: 0.9"],
@@ -167,7 +167,7 @@ FROZEN = ("backbone: efficientnet_lite0", "image_size: 64", "color_mode: rgb")
         (
             ["stop_after: 16", "epochs: many"],
             ["train.epochs: found 'many'"],
-        ),  # nothing of the other
+        ),  # no further error
     ],
 )
 def test_contradictions(changed, changes: list[str], reasons: list[str]):
@@ -175,7 +175,7 @@ def test_contradictions(changed, changes: list[str], reasons: list[str]):
 
 
 @pytest.mark.fault(
-    "Parameters", "a key in the wrong section", "one line that says where it belongs"
+    "Parameters", "a key in the wrong section", "one-line error with the right section"
 )
 @pytest.mark.parametrize(
     ("replacements", "reason"),
@@ -190,7 +190,7 @@ def test_contradictions(changed, changes: list[str], reasons: list[str]):
         ),
         (
             [
-                ("of the augmented copies, 0", "\n\n#"),
+                ("random seed of the augmented copies, 0", "\n\n#"),
                 ("model:\n", "model:\n  seed: 1\n"),
                 ("  seed: 0                   # \n", ""),
             ],
@@ -202,11 +202,13 @@ def test_contradictions(changed, changes: list[str], reasons: list[str]):
         ),
     ],
 )
-def test_a_key_in_the_wrong_section_is_told_where_it_belongs(changed, replacements, reason):
+def test_the_error_for_a_key_in_the_wrong_section_names_the_right_one(
+    changed, replacements, reason
+):
     assert reasons_of(changed(*replacements)) == [reason]
 
 
-def test_the_keys_of_an_indented_section_are_told_where_they_belong(changed):
+def test_the_error_for_an_indented_section_names_the_right_sections(changed):
     keys = ["backbone", "weights", "fine_tune_layers", "conv1_filters", "conv2_filters"]
     assert reasons_of(changed(("model:\n", "  model:\n"))) == [
         "prepare.model: unknown; it belongs to the top level",
@@ -215,7 +217,7 @@ def test_the_keys_of_an_indented_section_are_told_where_they_belong(changed):
 
 
 def inject(values: dict, location: tuple[str, str], fault: str, data: st.DataObject) -> str | None:
-    """Put a fault into the values; returns how the line about it begins, None if there is none."""
+    """Put a fault into the values, and return the start of its error line, if there is one."""
     (section, key), schema = location, KEYS[location]
     name = f"{section}.{key}"
     if fault == "missing":
@@ -238,7 +240,7 @@ def inject(values: dict, location: tuple[str, str], fault: str, data: st.DataObj
 
 
 FAULTS = ["missing", "null", "of the wrong type", "out of range", "misspelt"]
-OUTCOMES = {"misspelt": "one line with the nearest name"}
+OUTCOMES = {"misspelt": "one-line error with the nearest name"}
 
 
 @EXAMPLES
@@ -252,7 +254,7 @@ OUTCOMES = {"misspelt": "one line with the nearest name"}
         for fault in FAULTS
     ],
 )
-def test_each_fault_of_each_key_is_one_line(
+def test_each_fault_of_each_key_is_a_one_line_error(
     tmp_path: Path, record_property: Callable, fault: str, examples: int
 ):
     default, path, injections = YAML(typ="safe").load(TEXT), tmp_path / "params.yaml", 0
@@ -275,8 +277,10 @@ def test_each_fault_of_each_key_is_one_line(
 
 
 @EXAMPLES
-@pytest.mark.fault("Parameters", "several of these at once", "a line for each, and no other")
-def test_several_faults_are_a_line_each(tmp_path: Path, record_property: Callable, examples: int):
+@pytest.mark.fault(
+    "Parameters", "several of these at once", "one-line error for each, and no further ones"
+)
+def test_several_faults_have_a_line_each(tmp_path: Path, record_property: Callable, examples: int):
     default, path, injections = YAML(typ="safe").load(TEXT), tmp_path / "params.yaml", 0
 
     @quick(10 * examples)
@@ -302,9 +306,11 @@ def test_several_faults_are_a_line_each(tmp_path: Path, record_property: Callabl
     record_property("injections", injections)
 
 
-@pytest.mark.fault("Parameters", "a section missing, misspelt, or no section", ONE_LINE)
+@pytest.mark.fault("Parameters", "a section missing, misspelt, or not a section", ONE_LINE)
 @pytest.mark.parametrize("section", SECTIONS)
-def test_a_wrong_section_is_one_line(tmp_path: Path, record_property: Callable, section: str):
+def test_a_wrong_section_is_a_one_line_error(
+    tmp_path: Path, record_property: Callable, section: str
+):
     path = tmp_path / "params.yaml"
     form = "a section of key: value lines"
     for fault, reason in {
@@ -326,7 +332,7 @@ def test_a_wrong_section_is_one_line(tmp_path: Path, record_property: Callable, 
 
 
 @EXAMPLES
-def test_right_values_come_out_as_they_went_in(tmp_path: Path, examples: int):
+def test_valid_values_are_read_unchanged(tmp_path: Path, examples: int):
     path = tmp_path / "params.yaml"
 
     @quick(10 * examples)
@@ -360,9 +366,7 @@ def test_right_values_come_out_as_they_went_in(tmp_path: Path, examples: int):
 
 
 @EXAMPLES
-@pytest.mark.fault(
-    "Parameters", "params.yaml with other text put in and left out", "read or refused"
-)
+@pytest.mark.fault("Parameters", "params.yaml with text inserted and removed", "read or refused")
 def test_any_text_is_read_or_refused(tmp_path: Path, record_property: Callable, examples: int):
     path, refused = tmp_path / "params.yaml", 0
 
@@ -392,7 +396,9 @@ BOMB = "a0: &a0 [0]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n i
 MERGES = BOMB.replace("[0]", "{a: 0}").replace(" [", " {<<: [").replace("]", "]}")
 
 
-@pytest.mark.fault("Parameters", "params.yaml is no plain YAML", "one line that names the line")
+@pytest.mark.fault(
+    "Parameters", "params.yaml is not plain YAML", "one-line error with the line number"
+)
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -419,7 +425,7 @@ MERGES = BOMB.replace("[0]", "{a: 0}").replace(" [", " {<<: [").replace("]", "]}
     ],
     ids=range(17),
 )  # fmt: skip
-def test_a_file_of_another_form_is_refused(
+def test_a_file_in_another_format_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, reason: str
 ):
     monkeypatch.chdir(tmp_path)
@@ -430,8 +436,10 @@ def test_a_file_of_another_form_is_refused(
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.fault("Parameters", "keys of params.yaml that are no text", "one line for each key")
-def test_keys_that_are_no_text_are_unknown(tmp_path: Path):
+@pytest.mark.fault(
+    "Parameters", "keys of params.yaml that are not text", "one-line error for each key"
+)
+def test_keys_that_are_not_text_are_unknown(tmp_path: Path):
     path = tmp_path / "params.yaml"
     path.write_text(f'{TEXT}\n1: 2\nnull: 3\n[a]: b\n2026-01-01: 0\n"a\\nb": 1\n', encoding="utf-8")
     allowed = f"unknown; allowed: {', '.join(SECTIONS)}"
@@ -455,7 +463,7 @@ def test_harmless_files_are_read(tmp_path: Path, content: bytes):
     assert read_params(path) == read_params(PARAMS)
 
 
-@pytest.mark.fault("Parameters", "params.yaml missing, a folder, or not UTF-8", "one line")
+@pytest.mark.fault("Parameters", "params.yaml missing, a folder, or not UTF-8", "one-line error")
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path, record_property: Callable):
     path = tmp_path / "params.yaml"
     assert reasons_of(path) == [f"not found in {Path.cwd()}"]

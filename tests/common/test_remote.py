@@ -1,4 +1,4 @@
-"""Images in buckets and at addresses."""
+"""Images in buckets and on the web."""
 
 import shutil
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def server() -> Iterator[FileServer]:
 
 @pytest.mark.slow
 def test_the_pipeline_runs_on_a_list_of_addresses(project: Project, images: Path, tmp_path: Path):
-    """Only the list is in data/raw, and the results are those of the images in a folder."""
+    """data/raw has only the list, and the results equal those for images in a folder."""
     served = shutil.copytree(images, tmp_path / "served")
     files = sorted(served.rglob("*.png"))
     (served / "damaged.png").write_bytes(files[0].read_bytes()[:300])
@@ -42,7 +42,7 @@ def test_the_pipeline_runs_on_a_list_of_addresses(project: Project, images: Path
         project.set_params({"download": {"source": str(tmp_path / "list.csv")}})
         done = project.run("dvc", "exp", "run")
     assert stages_run(done.stdout) == ALL_STAGES
-    assert "3 unreadable, see data/prepared/unreadable.csv" in done.stdout
+    assert "3 images left out: cannot be decoded, see data/prepared/unreadable.csv" in done.stdout
     assert [path.name for path in (project.root / "data/raw").iterdir()] == ["images.csv"]
     listed = project.files("data/prepared")
     unreadable = listed.pop("data/prepared/unreadable.csv").decode().splitlines()
@@ -57,19 +57,19 @@ def test_the_pipeline_runs_on_a_list_of_addresses(project: Project, images: Path
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("path,class\n", "found the columns path, class; allowed: url, class and perhaps split"),
-        ("", "found the columns (none); allowed: url, class and perhaps split"),
+        ("path,class\n", "found the columns path, class; allowed: url, class and optionally split"),
+        ("", "found the columns (none); allowed: url, class and optionally split"),
         ("url,class\na.png,red\n", "line 2: found the url 'a.png'; allowed: https://..., s3://..."),
-        ("url,class\ns3://a/b,\n", "line 2: found no class of s3://a/b"),
+        ("url,class\ns3://a/b,\n", "line 2: found no class for s3://a/b"),
         ("url,class,split\ns3://a/b,red,tost\n", "line 2: found 'tost'; allowed: train, training"),
         ("url,class\ns3://a/b,red\n", "found 1 class folders; allowed: two or more"),
         (
             "url,class,split\ns3://a/1,red,train\ns3://a/2,blue,train\ns3://a/3,green,test\n",
-            "class 'green' is in 'test' and not in 'train'",
+            "class 'green' is in 'test' but not in 'train'",
         ),
         (
             "url,class,split\ns3://a/1,red,train\ns3://a/2,blue,\n",
-            "found a split for some images; allowed: for all, or for none",
+            "found a split for only some images; allowed: for all images or for none",
         ),
     ],
 )
@@ -85,7 +85,7 @@ def test_a_bad_list_is_refused(tmp_path: Path, text: str, reason: str):
 @pytest.mark.parametrize(
     ("source", "reason"),
     [
-        ("none.csv", "none.csv not found; allowed: a folder of class folders, or a list"),
+        ("none.csv", "none.csv not found; allowed: a folder of class folders, or a CSV file"),
         ("memory://nowhere", "memory://nowhere not found"),
         ("nonsense://a/b", "nonsense://a/b: Protocol not known: nonsense; pip install -r"),
     ],
@@ -115,30 +115,30 @@ def test_class_folders_in_a_bucket_are_found_as_on_a_disk():
     assert list_images("memory://bucket") != before
 
 
-def test_a_server_in_trouble_is_asked_again(server: FileServer, impatient: None):
+def test_a_failing_server_is_asked_again(server: FileServer, impatient: None):
     server.faults = [lambda request: request.send_error(503)] * 3
     assert read(server.url) == b"an image"
     assert len(server.requests) == 4
 
     server.always = lambda request: request.send_error(500)
-    with pytest.raises(InputError, match=rf"^{server.url}: 500, .*5 times$"):
+    with pytest.raises(InputError, match=rf"^{server.url}: 500, .*after 5 attempts$"):
         read(server.url)
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
-def test_what_is_gone_is_not_asked_for_again(server: FileServer, status: int):
+def test_a_missing_image_is_not_requested_again(server: FileServer, status: int):
     server.always = lambda request: request.send_error(status)
     with pytest.raises(OSError):
         read(server.url)
     assert len(server.requests) == 1
 
 
-def test_a_image_that_changes_meanwhile_is_noticed(server: FileServer):
-    with pytest.raises(InputError, match=f"^{server.url}: changed since it was looked at first"):
+def test_an_image_that_changes_during_prepare_is_noticed(server: FileServer):
+    with pytest.raises(InputError, match=f"^{server.url}: changed since it was first read"):
         RemoteFile(server.url, "0" * 64).read()
 
 
-def test_the_listing_keeps_all_that_is_known(tmp_path: Path):
+def test_the_listing_keeps_all_fields(tmp_path: Path):
     images = [RemoteImage('s3://a/"b",c.png', "ein Hund", "train", "1")]
     remote.write_listing(images, tmp_path)
     assert list(remote.read_listing(tmp_path)) == images

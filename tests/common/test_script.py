@@ -1,4 +1,4 @@
-"""How a script starts and ends."""
+"""Start and end of a script."""
 
 import shutil
 import signal
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.project import REPOSITORY, run_python
+from helpers.project import REPOSITORY, Project, run_python
 
 SCRIPT = """
 import signal
@@ -29,11 +29,23 @@ run(main)
 """
 
 
-@pytest.mark.fault("Process", "Ctrl-C while Python removes an object", "one line, exit code 130")
-def test_an_interruption_is_not_lost_where_python_only_reports_errors(tmp_path: Path):
+@pytest.mark.fault(
+    "Process", "Ctrl-C while Python removes an object", "one-line message, exit code 130"
+)
+def test_an_interruption_is_not_lost_in_code_that_ignores_errors(tmp_path: Path):
     common = "src/image_classifier/common"
     shutil.copytree(REPOSITORY / common, tmp_path / common)
     (tmp_path / "src/script.py").write_text(SCRIPT)
     done = run_python("src/script.py", folder=tmp_path)
     assert done.returncode == 128 + signal.SIGINT
     assert (done.stdout, done.stderr) == ("", "interrupted\n")
+
+
+@pytest.mark.parametrize("stage", ["download", "prepare", "train", "evaluate"])
+def test_stages_explain_themselves_and_take_no_arguments(project: Project, stage: str):
+    before = project.files("data", "dvclive")
+    explained = project.run("python", f"src/{stage}.py", "--help").stdout
+    assert "params.yaml" in explained
+    refused = project.run("python", f"src/{stage}.py", "--epochs=3", fails=True)
+    assert refused.returncode == 2 and "--epochs=3" in refused.stderr
+    assert project.files("data", "dvclive") == before

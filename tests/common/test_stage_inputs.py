@@ -1,4 +1,4 @@
-"""What a stage reads: sources below folders count by their content, data by its time of change."""
+"""A stage's inputs: sources are compared by content, data by modification time."""
 
 from pathlib import Path
 
@@ -30,9 +30,9 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         path.write_text(text)
 
 
-def test_sources_below_a_folder_that_are_edited_are_named():
+def test_edited_sources_below_a_folder_are_named():
     inputs = StageInputs("train")
-    MODULE.write_text(MODULE.read_text())  # an editor saves what it has opened
+    MODULE.write_text(MODULE.read_text())  # an editor saves an unchanged file
     Path("src/package/__pycache__").mkdir()
     Path("src/package/__pycache__/module.pyc").write_text("compiled")
     inputs.check_unchanged()
@@ -41,7 +41,7 @@ def test_sources_below_a_folder_that_are_edited_are_named():
         inputs.check_unchanged()
 
 
-def test_sources_below_a_folder_that_come_and_go_are_named():
+def test_added_and_removed_sources_below_a_folder_are_named():
     inputs = StageInputs("train")
     new = Path("src/package/new.py")
     new.write_text("")
@@ -51,25 +51,25 @@ def test_sources_below_a_folder_that_come_and_go_are_named():
 
 
 def test_the_identity_depends_on_sources_below_a_folder():
-    """So that no training resumes with other code than it began with."""
+    """So that no training resumes with changed code."""
     before = StageInputs("train").identity()
     assert StageInputs("train").identity() == before
     MODULE.write_text("x = 3\n")
     assert StageInputs("train").identity() != before
 
 
-def test_data_counts_by_its_time_of_change():
+def test_data_is_compared_by_modification_time():
     inputs = StageInputs("train")
     identity = inputs.identity()
     data = Path("data/prepared/train.npy")
     data.write_text(data.read_text())
     with pytest.raises(InputError, match=f"^{data}.* changed while train was running"):
         inputs.check_unchanged()
-    assert StageInputs("train").identity() == identity  # its files are named to `identity`
+    assert StageInputs("train").identity() == identity  # its files are passed to `identity`
     assert StageInputs("train").identity(data.parent) != identity
 
 
-def test_parameters_count_by_their_values():
+def test_parameters_are_compared_by_value():
     inputs = StageInputs("train")
     Path("params.yaml").write_text("model: {width: 9, backbone: cnn}\ntrain: {epochs: 3}\n")
     inputs.check_unchanged()

@@ -1,4 +1,4 @@
-"""The page that compares experiments: what it holds, how large it gets, and how it is written."""
+"""The page that compares experiments: its data, its size, and the command that writes it."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_the_command_writes_one_page_of_all_experiments(project: Project):
     assert len(data_of(project.root / "data/only one.html")["experiments"]) == 1
 
 
-def test_of_very_many_the_best_are_shown(project: Project):
+def test_only_the_best_of_many_experiments_are_shown(project: Project):
     for name, predicted in {"worst": "ddd", "second": "ccd", "third": "cdd", "best": "ccc"}.items():
         save(project, name, predicted)
     save_experiment(project, "without-metrics", {})
@@ -63,12 +63,12 @@ def test_of_very_many_the_best_are_shown(project: Project):
 
     project.run("python", "src/report.py", "--best", "2", "worst", "third", "best")
     data = data_of(project.root / "experiments.html")
-    assert len(data["experiments"]) == 3  # all that are asked for by name
+    assert len(data["experiments"]) == 3  # all named experiments
 
     assert "above 0" in project.run("python", "src/report.py", "--best", "0", fails=True).stderr
 
 
-def test_wrong_arguments_end_in_one_line_and_leave_the_page(project: Project):
+def test_wrong_arguments_give_a_one_line_error_and_keep_the_page(project: Project):
     (project.root / "experiments.html").write_text("earlier")
     done = project.run("python", "src/report.py", fails=True)
     assert done.stderr.startswith("error: no experiments of the current commit")
@@ -82,7 +82,7 @@ def test_wrong_arguments_end_in_one_line_and_leave_the_page(project: Project):
     assert (project.root / "experiments.html").read_text() == "earlier"
 
 
-def test_it_runs_beside_an_experiment_and_without_tensorflow(project: Project):
+def test_it_runs_during_an_experiment_and_without_tensorflow(project: Project):
     save(project, "one", "ccd")
     script = (
         "import runpy, sys\n"
@@ -105,12 +105,34 @@ def test_parameters_that_differ_and_metrics_with_their_best(project: Project):
     assert params["train.dropout"] == dropout
     assert params["train.stop_after"]["values"] == [None, 3]
     assert not params["train.seed"]["differs"]
-    metrics = {(metric["group"], metric["name"]): metric for metric in data["metrics"]}
-    assert metrics["test", "accuracy"]["values"] == [pytest.approx(2 / 3), 1]
+    metrics = {metric["name"]: metric for metric in data["metrics"]}
+    assert metrics["test.accuracy"]["values"] == [pytest.approx(2 / 3), 1]
     better = {name: metric["better"] for name, metric in metrics.items()}
-    assert better["test", "accuracy"] == better["training", "best.eval.accuracy"] == "larger"
-    assert better["test", "loss"] == better["test", "expected_calibration_error"] == "smaller"
-    assert better["training", "best.epoch"] is None
+    assert better["test.accuracy"] == better["best.eval.accuracy"] == "larger"
+    assert better["test.loss"] == better["test.calibration_error"] == "smaller"
+    assert better["best.epoch"] is None
+
+
+def test_the_most_important_metrics_come_first(project: Project):
+    save(project, "one", "ccd")
+    assert [metric["name"] for metric in compared()["metrics"]] == [
+        *("test.accuracy", "test.loss", "test.f1", "test.calibration_error"),
+        *("best.eval.accuracy", "best.eval.loss", "best.epoch"),
+        *("eval.accuracy", "eval.loss", "train.accuracy", "train.loss", "step"),
+    ]
+
+
+def test_earlier_experiments_without_a_prefix_share_the_columns(project: Project):
+    save(project, "new", "ccd")
+    files, outputs = result_files({"train": {}}, [RIGHT])
+    files["dvclive/evaluate/metrics.json"] = '{"accuracy": 0.25, "roc_auc": 0.5}'
+    save_experiment(project, "earlier", files, outputs, time=99)
+    metrics = {metric["name"]: metric["values"] for metric in compared()["metrics"]}
+    assert metrics["test.accuracy"] == [pytest.approx(2 / 3), 0.25]
+    assert metrics["test.roc_auc"] == [None, 0.5]
+    project.run("python", "src/report.py", "--best", "1")
+    data = data_of(project.root / "experiments.html")
+    assert [experiment["name"] for experiment in data["experiments"]] == ["new"]
 
 
 def test_changed_predictions_of_each_pair(project: Project):
@@ -141,7 +163,7 @@ def test_only_images_of_the_same_content_are_compared(project: Project):
     assert changed["predicted"] == [[0, 0], [1, 1]]
 
 
-def test_experiments_on_other_datasets_stand_beside(project: Project):
+def test_experiments_on_different_datasets_are_shown_together(project: Project):
     save(project, "cats", "ccd")
     files, outputs = result_files({"train": {"dropout": 0.1}}, [("7/1.png", "7", "1", 0.5)])
     save_experiment(project, "digits", files, {**outputs, "data/raw": {"7/1.png": image_bytes(9)}})
@@ -155,7 +177,7 @@ def test_experiments_on_other_datasets_stand_beside(project: Project):
     assert data["f1"]["values"][1][:2] == [None, None]
 
 
-def test_whatever_is_missing_or_broken_the_rest_is_shown(project: Project):
+def test_missing_and_broken_files_do_not_hide_other_results(project: Project):
     files, outputs = result_files({"train": {"dropout": 0.1}}, [RIGHT, WRONG])
     save_experiment(project, "nothing", {"unrelated": ""})
     broken = dict.fromkeys(files, "{[\x00 no such format: -")
@@ -174,17 +196,17 @@ def test_whatever_is_missing_or_broken_the_rest_is_shown(project: Project):
     assert "dvclive/evaluate/predictions.csv: neither in Git nor in DVC's cache" in problems
 
 
-def test_numbers_that_json_lacks(project: Project):
+def test_nan_and_infinity(project: Project):
     files, outputs = result_files({"train": {"dropout": 0.1}}, [RIGHT], losses=[0.5, 0.25])
-    files["dvclive/evaluate/metrics.json"] = '{"loss": NaN, "accuracy": -Infinity, "f1": 0.5}'
+    metrics = '{"test": {"loss": NaN, "accuracy": -Infinity, "f1": 0.5}}'
+    files["dvclive/evaluate/metrics.json"] = metrics
     files["dvclive/train/plots/metrics/eval/loss.tsv"] = "step\tloss\n1\t0.5\n2\tnan\n3\tinf\n"
     outputs["dvclive/evaluate/predictions.csv"] = b"path,class,predicted,cat\na,cat,cat,nan\n"
     save_experiment(project, "diverged", files, outputs)
     data = compared()
-    values = {
-        metric["name"]: metric["values"] for metric in data["metrics"] if metric["group"] == "test"
-    }
-    assert values == {"loss": ["NaN"], "accuracy": ["-inf"], "f1": [0.5]}
+    values = {metric["name"]: metric["values"] for metric in data["metrics"]}
+    assert (values["test.loss"], values["test.accuracy"]) == (["NaN"], ["-inf"])
+    assert values["test.f1"] == [0.5]
     curves = {curve["name"]: curve["curves"] for curve in data["training_curves"]}
     assert curves["eval/loss"] == [[[1, 2, 3], [0.5, None, None]]]
     assert data["experiments"][0]["problems"] == []
@@ -206,7 +228,7 @@ def test_the_sheet_of_the_best_epoch_is_shown_and_equal_ones_are_stored_once(pro
     assert len(data["images"]) == 3 and all(data["images"])
 
 
-def test_the_searches_of_the_experiments_are_shown(project: Project):
+def test_the_sweeps_of_the_experiments_are_shown(project: Project):
     save(project, "trial", "ccd")
     for sweep, experiment in (("wide", "trial"), ("other", "elsewhere")):
         folder = project.root / "sweeps" / sweep
@@ -223,7 +245,7 @@ def test_the_searches_of_the_experiments_are_shown(project: Project):
     assert data["experiments"][0]["state"] == "pruned"
 
 
-def test_the_page_keeps_to_its_size(project: Project):
+def test_the_page_keeps_its_size_limit(project: Project):
     count, side = 60, 100
     images = {f"cat/{number}.png": image_bytes(number, (side, side)) for number in range(count)}
     for name in ("one", "other"):
@@ -237,7 +259,7 @@ def test_the_page_keeps_to_its_size(project: Project):
         data = compared(max_bytes=max_bytes)
         sizes[max_bytes] = len(to_json(data))
         assert sizes[max_bytes] < max_bytes
-        # Fewer, or smaller, but as many as fit, and it is known how many there are.
+        # Images are reduced or left out, but stay in the list.
         assert any(data["changed"]["images"]) and len(data["changed"]["images"]) == count
     assert sizes[2_000_000] > sizes[150_000] > sizes[60_000] > 20_000
 
@@ -247,10 +269,10 @@ def test_the_most_disputed_images_are_kept(project: Project, monkeypatch: pytest
     for number, predicted in enumerate(("cccd", "cddd", "dedd", "eedd")):
         save(project, f"experiment{number}", predicted)
     changed = compared()["changed"]
-    # cat/1 has three pairs that agree less than cat/0; all agree on cat/3.
+    # Fewest pairs agree on cat/1 and cat/0; all experiments agree on cat/3.
     assert [entry["path"] for entry in changed["test_images"]] == ["cat/0.png", "cat/1.png"]
     assert changed["left_out"] == 1
-    assert changed["fixed"][3][0] == 3  # counts are of all images
+    assert changed["fixed"][3][0] == 3  # counts include all images
 
 
 def test_text_cannot_break_out_of_the_page(project: Project):

@@ -1,6 +1,5 @@
 """The page that compares experiments, in a browser."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,14 +9,13 @@ from helpers.made_experiments import image_bytes, result_files, save_experiment
 from helpers.project import Project
 
 COUNT = 12
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# What must appear on the page as it is, and not be taken for HTML.
+# Must appear literally on the page, not be parsed as HTML.
 CAT = "cat</script><b>&amp;"
 
 
 @pytest.fixture(scope="module")
 def page_file(make_project: Callable, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page of experiments that classify more and more of twelve cats rightly."""
+    """A page of experiments that classify 1, 2, ... of twelve cats correctly."""
     project: Project = make_project(tmp_path_factory.mktemp("page"))
     images = {f"cat/{number}.png": image_bytes(number) for number in range(COUNT)}
     for number in range(COUNT):
@@ -30,7 +28,7 @@ def page_file(make_project: Callable, tmp_path_factory: pytest.TempPathFactory) 
         files, outputs = result_files(params, rows, losses)
         outputs["data/raw"] = images
         save_experiment(project, f"trial-{number:02}", files, outputs, time=number)
-    files["dvclive/evaluate/metrics.json"] = '{"accuracy": NaN, "loss": 0.5}'
+    files["dvclive/evaluate/metrics.json"] = '{"test": {"accuracy": NaN, "loss": 0.5}}'
     files["dvclive/train/plots/metrics/eval/loss.tsv"] = "step\tloss\n1\tnan\n"
     files["dvclive/train/plots/metrics/train/loss.tsv"] = "step\tloss\n1\t0.5\n2\t0\n"
     save_experiment(project, "diverged", files, {}, time=100)
@@ -43,33 +41,21 @@ def page_file(make_project: Callable, tmp_path_factory: pytest.TempPathFactory) 
     return project.root / "experiments.html"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator:
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"no browser: none of {', '.join(BROWSERS)} is installed")
-    playwright = pytest.importorskip("playwright.sync_api")
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
 def page(browser, page_file: Path) -> Iterator:
-    """The open page. Whatever a test does there, it must not complain or ask for anything."""
-    complaints, requests = [], []
+    """The open page. It must not log messages or send requests during a test."""
+    messages, requests = [], []
     page = browser.new_page(viewport={"width": 1300, "height": 900})
     page.set_default_timeout(10_000)
-    page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("console", lambda message: messages.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: messages.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(page_file.as_uri())
     page.wait_for_function("charts.every((chart) => chart.view)")
     yield page
     page.wait_for_timeout(100)
     page.close()
-    assert complaints == []
+    assert messages == []
     assert [url for url in requests if not url.startswith("data:")] == [page_file.as_uri()]
 
 
@@ -98,17 +84,17 @@ def test_the_table_sorts_by_number_marks_the_best_and_is_filtered(page):
     assert names[:2] == ["trial-00", "trial-01"] and names[-1] == "empty"
     assert page.locator("thead [aria-sort]").count() == 1
 
-    page.locator("thead button", has_text="loss").first.click()  # smaller is better: at the top
+    page.locator("thead button", has_text="loss").first.click()  # smallest first
     assert names_in_the_table(page)[0] == "trial-11"
     best = page.locator("td.best").evaluate_all("cells => cells.map((cell) => cell.textContent)")
-    assert best[:3] == ["1.0000 (best)", "0.0667 (best)", "0.0000 (best)"]
-    # Not a number, and last of all: an accuracy of NaN.
+    assert best[:4] == [f"{value} (best)" for value in ("1.0000", "0.0667", "1.0000", "0.0000")]
+    # An accuracy of NaN is not a number: last.
     page.locator("thead button", has_text="accuracy").first.click()
     assert set(names_in_the_table(page)[-2:]) == {"diverged", "empty"}
     assert "NaN" in page.locator("tbody tr", has_text="diverged").inner_text()
 
 
-def test_lines_are_switched_on_and_off(page):
+def test_lines_are_shown_and_hidden(page):
     title = "Loss, training images"
     assert lines_of(page, title) == 10  # the best ones
     page.locator("#legend button", has_text="trial-11").click()
@@ -122,10 +108,10 @@ def test_lines_are_switched_on_and_off(page):
     page.locator("#all").click()
     assert lines_of(page, title) == COUNT + 1
     page.get_by_label("logarithmic loss").check()
-    page.get_by_label("zoom into the corner").check()
+    page.get_by_label("zoom in on the ideal corner").check()
     assert lines_of(page, title) == COUNT + 1
     page.locator("#best").click()
-    assert lines_of(page, title) == lines_of(page, "Precision and recall") == 10
+    assert lines_of(page, title) == lines_of(page, "Precision-recall curve") == 10
     colors = (
         page.locator("figure", has_text=title)
         .locator(".mark-line path")
@@ -169,14 +155,14 @@ def test_changed_predictions_of_two_experiments_are_shown(page):
         "() => image.naturalWidth === 24))).then((loaded) => loaded.every(Boolean))"
     )
     assert changed.locator(".image img").evaluate_all(loaded)
-    # With the keyboard: charts that come into sight may move the button below a mouse.
+    # By keyboard: charts that scroll into view may move the button away from the mouse.
     changed.get_by_role("button", name="Swap").press("Enter")
     assert "0 fixed, 5 newly broken" in changed.inner_text()
     page.locator("#after").select_option(label="trial-07")
-    assert "Choose two experiments." in changed.inner_text()
+    assert "Select two different experiments." in changed.inner_text()
 
 
-def test_matrices_sheets_and_searches_are_shown(page):
+def test_matrices_sheets_and_sweeps_are_shown(page):
     page.locator("#none").click()
     page.locator("tbody tr", has_text="trial-03").locator("input").check()
     page.locator("#confusion").scroll_into_view_if_needed()
@@ -185,7 +171,7 @@ def test_matrices_sheets_and_searches_are_shown(page):
     assert CAT[:3] in page.locator("#confusion svg.marks").inner_html()
     page.get_by_role("button", name="Validation images").press("Enter")
     page.locator("#confusion svg.marks").wait_for()
-    page.emulate_media(color_scheme="dark")  # all is drawn anew
+    page.emulate_media(color_scheme="dark")  # renders everything again
     page.locator("#confusion svg.marks").wait_for()
     page.wait_for_function("charts.every((chart) => chart.view)")
     page.locator("#sheets").scroll_into_view_if_needed()
@@ -200,7 +186,7 @@ def test_matrices_sheets_and_searches_are_shown(page):
     assert "incomplete" in page.locator("tbody tr", has_text="empty").inner_text()
 
 
-def test_a_phone_need_not_scroll_sideways(page):
+def test_a_phone_does_not_scroll_sideways(page):
     page.set_viewport_size({"width": 375, "height": 800})
     page.locator("#all").click()
     for section in ("#training", "#test", "#confusion", "#changed", "#sheets", "#sweep"):

@@ -1,4 +1,4 @@
-"""The prepared arrays: files that may be larger than memory."""
+"""Prepared arrays, which may be larger than memory."""
 
 import sys
 from io import BytesIO
@@ -45,7 +45,7 @@ print(peak() - before)
 
 
 def growth(folder: Path, steps: str, imports: str = "") -> int:
-    """By how many bytes the memory of a process grows."""
+    """The growth of a process's memory in bytes."""
     steps = steps.format(rows=ROWS, features=FEATURES)
     code = MEMORY.format(imports=imports, steps=steps)
     done = run_python("-c", code, folder=folder, PYTHONPATH=str(REPOSITORY / "src"))
@@ -70,13 +70,13 @@ def test_shards_are_written_in_any_order_and_read_as_one(
             np.testing.assert_array_equal(shards[view, rows], expected[view, rows])
 
 
-def test_a_shard_too_few_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_missing_shard_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(prepared, "SHARD_BYTES", 1)
     create_array(tmp_path, "train", (1, 3, 2), np.dtype(np.float32))
     shard_path(tmp_path, "train", 2).unlink()
     with pytest.raises(InputError, match=r"train-00002\.npy: .*No such file"):
         Shards(tmp_path, "train", 3)
-    with pytest.raises(InputError, match=r"train-00000\.npy: found 2 images .* has 1;"):
+    with pytest.raises(InputError, match=r"train-00000\.npy: found 2 images .* but 1 in "):
         shard_path(tmp_path, "train", 0).unlink()
         monkeypatch.setattr(prepared, "SHARD_BYTES", 2**20)
         create_array(tmp_path, "train", (1, 2, 2), np.dtype(np.float32))
@@ -90,9 +90,11 @@ def pickled() -> bytes:
 
 
 DAMAGED = pytest.mark.fault(
-    "Data", "prepared array: missing, empty, truncated", "one line that names the file"
+    "Data", "prepared array: missing, empty, truncated", "one-line error that names the file"
 )
-PICKLE = pytest.mark.fault("Security", "prepared array: a pickle", "one line, nothing is executed")
+PICKLE = pytest.mark.fault(
+    "Security", "prepared array: a pickle", "one-line error, nothing is executed"
+)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dvclive import Live
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
 from image_classifier.evaluation.metrics import (
@@ -12,6 +13,7 @@ from image_classifier.evaluation.metrics import (
     per_class,
     summarise,
     thinned,
+    well_filled,
 )
 from image_classifier.outputs.sheets import worst_first
 
@@ -19,14 +21,22 @@ LABELS = np.array([0, 0, 1, 1])
 PROBABILITIES = np.array([[0.9, 0.1], [0.4, 0.6], [0.3, 0.7], [0.2, 0.8]], np.float32)
 
 
-def test_figures_of_merit_worked_by_hand():
-    figures = summarise(LABELS, PROBABILITIES, calibration_bins=10)
-    assert figures["accuracy"] == 0.75
-    assert figures["loss"] == pytest.approx(-np.log([0.9, 0.4, 0.7, 0.8]).mean(), rel=1e-6)
-    assert figures["precision"] == pytest.approx((1 + 2 / 3) / 2)
-    assert figures["recall"] == pytest.approx((1 / 2 + 1) / 2)
-    assert figures["f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
-    assert figures["roc_auc"] == 1.0
+def test_metrics_worked_by_hand():
+    summary = summarise(LABELS, PROBABILITIES, calibration_bins=10)
+    assert list(summary) == ["accuracy", "loss", "f1", "calibration_error"]
+    assert summary["accuracy"] == 0.75
+    assert summary["loss"] == pytest.approx(-np.log([0.9, 0.4, 0.7, 0.8]).mean(), rel=1e-6)
+    assert summary["f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    first, second = per_class(LABELS, PROBABILITIES, ["a", "b"])
+    assert first == {
+        "class": "a",
+        "precision": 1.0,
+        "recall": 0.5,
+        "f1": pytest.approx(2 / 3),
+        "roc_auc": 1.0,
+        "support": 2,
+    }
+    assert (second["precision"], second["recall"]) == (pytest.approx(2 / 3), 1.0)
 
 
 def test_calibration_error_worked_by_hand():
@@ -50,11 +60,13 @@ def test_a_calibrated_classifier_has_a_small_error():
 
 def test_classes_that_do_not_occur_are_no_error():
     probabilities = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1]], np.float32)
-    figures = summarise(np.array([0, 1]), probabilities, calibration_bins=5)
-    assert figures["roc_auc"] == 1.0 and figures["accuracy"] == 1.0
-    assert "roc_auc" not in summarise(np.array([0, 0]), probabilities, 5)
-    expected = {"class": "c", "precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0}
-    assert per_class(np.array([0, 1]), probabilities, ["a", "b", "c"])[2] == expected
+    assert summarise(np.array([0, 1]), probabilities, calibration_bins=5)["accuracy"] == 1.0
+    *others, absent = per_class(np.array([0, 1]), probabilities, ["a", "b", "c"])
+    assert [row["roc_auc"] for row in others] == [1.0, 1.0]
+    assert absent.pop("class") == "c" and absent.pop("roc_auc") is None
+    assert set(absent.values()) == {0}
+    (alone, _, _) = per_class(np.array([0, 0]), probabilities, ["a", "b", "c"])
+    assert alone["roc_auc"] is None  # there is no image of another class
 
 
 def test_thinned_scores_keep_the_curve_with_few_points():
@@ -84,6 +96,41 @@ def test_curves_of_many_images_stay_small(
         content = (tmp_path / f"live/plots/sklearn/{name}.json").read_bytes()
         assert len(content) < 100_000
         assert 5 < len(json.loads(content)[name]) <= 655
+
+
+def calibration_of(positive_scores: list[float], labels: list[int], folder: Path) -> list[dict]:
+    """The calibration curve of two classes, in ten bins."""
+    scores = np.array(positive_scores, np.float32)
+    with Live(str(folder / "live"), save_dvc_exp=False, dvcyaml=False) as live:
+        log_curves(live, np.array(labels), np.stack([1 - scores, scores], axis=1), bins=10)
+    return json.loads((folder / "live/plots/sklearn/calibration.json").read_text())["calibration"]
+
+
+def test_the_calibration_curve_leaves_out_small_bins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)  # no Git repository, for DVCLive
+    scores = [0.05] * 10 + [0.55] * 9 + [0.75] * 3 + [0.95] * 12
+    labels = [0] * 9 + [1] + [1] * 9 + [0] * 3 + [1] * 9 + [0] * 3
+    low, high = calibration_of(scores, labels, tmp_path)
+    assert low == {"prob_pred": pytest.approx(0.05), "prob_true": 0.1}
+    assert high == {"prob_pred": pytest.approx(0.95), "prob_true": 0.75}
+
+
+def test_a_small_test_set_has_one_bin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    (point,) = calibration_of([0.1, 0.4, 0.7, 0.8], [0, 0, 1, 1], tmp_path)
+    assert point == {"prob_pred": pytest.approx(0.5), "prob_true": 0.5}
+
+
+def test_the_bins_that_are_counted_are_those_of_the_curve():
+    """Scores on the edge of two bins count for the bin that scikit-learn puts them in."""
+    scores = np.repeat(np.linspace(0, 1, 11), 10)
+    counted, bins = well_filled(scores, 10)
+    assert counted.all() and bins == 10
+    assert len(calibration_curve(scores > 0.5, scores, n_bins=10)[0]) == 10
+    counted, _ = well_filled(np.concatenate([scores, [0.13]]), 20)
+    assert counted[:-1].all() and not counted[-1]
 
 
 def test_the_worst_predictions_come_first():

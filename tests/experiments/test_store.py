@@ -1,4 +1,4 @@
-"""Experiments are found by name, and their files out of Git and DVC's cache."""
+"""Finding experiments by name, and reading their files from Git and DVC's cache."""
 
 import shutil
 from pathlib import Path
@@ -17,24 +17,24 @@ def names_of(*names: str) -> list[str]:
     return [experiment.name for experiment in find_experiments(names)]
 
 
-def test_those_of_the_current_commit_are_found_the_oldest_first(project: Project):
+def test_experiments_of_the_current_commit_are_found_oldest_first(project: Project):
     save_experiment(project, "of-the-parent", {})
     (project.root / "new").touch()
     project.commit()
     save_experiment(project, "second", {}, time=20)
     first = save_experiment(project, "first", {}, time=10)
     assert names_of() == ["first", "second"]
-    # Others by name, and any by its revision; each once.
+    # Experiments of other commits are found by name, and all by revision; each once.
     assert set(names_of("of-the-parent", "second")) == {"of-the-parent", "second"}
     assert names_of(first[:10], "first") == ["first"]
     assert names_of("main") == ["main"]
 
 
-def test_an_unknown_name_is_refused_with_the_nearest(project: Project):
+def test_an_unknown_name_is_refused_and_the_nearest_suggested(project: Project):
     save_experiment(project, "brave-otter", {})
     with pytest.raises(InputError, match=r"brave-oter: .* did you mean 'brave-otter'?"):
         find_experiments(["brave-oter"])
-    with pytest.raises(InputError, match=r"xyz: .* `dvc exp list` names the experiments"):
+    with pytest.raises(InputError, match=r"xyz: .* `dvc exp list` lists the experiments"):
         find_experiments(["xyz"])
 
 
@@ -44,7 +44,7 @@ def test_a_name_of_several_experiments_is_refused(project: Project):
         (project.root / name).touch()
         project.commit()
         save_experiment(project, "twice", {})
-    assert names_of("twice") == ["twice"]  # that of the current commit
+    assert names_of("twice") == ["twice"]  # the one of the current commit
     (project.root / "c").touch()
     project.commit()
     with pytest.raises(InputError, match="twice: experiments of several commits"):
@@ -52,7 +52,7 @@ def test_a_name_of_several_experiments_is_refused(project: Project):
     assert [found.revision for found in find_experiments([revision])] == [revision]
 
 
-def test_a_commit_without_experiments_says_so(project: Project):
+def test_a_commit_without_experiments_is_reported(project: Project):
     with pytest.raises(InputError, match=r"no experiments of the current commit \([0-9a-f]{7}\)"):
         find_experiments([])
 
@@ -78,7 +78,7 @@ def test_files_are_read_from_git_and_from_the_cache(project: Project):
             experiment.read(path)
 
 
-def test_what_is_no_longer_in_the_cache_is_missing(project: Project):
+def test_files_removed_from_the_cache_are_missing(project: Project):
     save_experiment(project, "emptied", {}, {"table.csv": b"1", "images": {"a.png": b"2"}})
     shutil.rmtree(project.root / ".dvc/cache/files")
     (experiment,) = find_experiments([])

@@ -1,4 +1,4 @@
-"""Files that were made to do harm: they would make a folder, or read another file."""
+"""Malicious files: they would create a folder or read another file."""
 
 import os
 from collections.abc import Callable
@@ -9,16 +9,16 @@ import h5py
 
 from helpers.fault_table import faulty
 
-REFUSED = "refused in one line, nothing is executed"
+REFUSED = "refused with a one-line error, nothing is executed"
 
 
 def refused(what: str, *values: object) -> object:
-    """A case of a parametrized test that does harm."""
+    """A malicious case of a parametrized test."""
     return faulty("Security", what, REFUSED, *values)
 
 
 class Attack:
-    """Makes a folder when it is unpickled."""
+    """Creates a folder when it is unpickled."""
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -28,12 +28,12 @@ class Attack:
 
 
 def code_that_makes(folder: Path) -> Callable:
-    """A function for a Lambda layer that makes a folder when it is called."""
+    """A function for a Lambda layer that creates a folder when it is called."""
     return eval(f"lambda x: __import__('os').makedirs({str(folder)!r}, exist_ok=True) or x")
 
 
 def change_weights(file: Path | BinaryIO, change: Callable[[h5py.File, str], None]) -> None:
-    """Have `change` replace an array of a file of weights, which it is named."""
+    """Call `change` with a weights file and the name of an array in it."""
     with h5py.File(file, "r+") as weights:
         names = []
         weights.visititems(
@@ -43,7 +43,7 @@ def change_weights(file: Path | BinaryIO, change: Callable[[h5py.File, str], Non
 
 
 def external_array(weights: h5py.File, name: str) -> None:
-    """Put an array in its place that is read out of another file."""
+    """Replace an array by one whose data is read from another file."""
     shape, dtype = weights[name].shape, weights[name].dtype
     del weights[name]
     secret = [("/etc/passwd", 0, h5py.h5f.UNLIMITED)]
@@ -51,6 +51,6 @@ def external_array(weights: h5py.File, name: str) -> None:
 
 
 def external_link(weights: h5py.File, name: str) -> None:
-    """Put a link to another file in its place."""
+    """Replace an array by a link to another file."""
     del weights[name]
     weights[name] = h5py.ExternalLink("/tmp/other.h5", "secret")

@@ -1,11 +1,11 @@
-"""Count the faults that tests inject, and write the table of them: see `make faults`.
+"""Count the faults that tests inject, and write them to docs/faults.md: see `make faults`.
 
-A test that injects one is marked with what the table says of it:
+Mark a test that injects a fault with the texts for its row of the table:
 
-    @pytest.mark.fault("Network", "connection refused", "one line that names the address")
+    @pytest.mark.fault("Network", "connection refused", "a one-line error with the address")
 
-and counts as one injection, or as many as it says with `record_property("injections", 20)`.
-A case of a parametrized test may inject one of its own: see `faulty`.
+It counts as one injection, or as many as given by `record_property("injections", 20)`.
+The cases of a parametrized test may inject different faults: see `faulty`.
 """
 
 from collections import defaultdict
@@ -20,22 +20,22 @@ BEGIN, END = "<!-- faults: begin -->\n", "<!-- faults: end -->\n"
 def faulty(
     area: str, what: str, outcome: str, *values: object, marks: Sequence[pytest.MarkDecorator] = ()
 ) -> object:
-    """A case of a parametrized test that injects a fault, and is called what it is."""
+    """A case of a parametrized test that injects a fault; `what` is also the id of the case."""
     return pytest.param(*values, id=what, marks=[pytest.mark.fault(area, what, outcome), *marks])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--fault-table", type=Path, metavar="FILE", help="write the table into this Markdown file"
+        "--fault-table", type=Path, metavar="FILE", help="write the table to this Markdown file"
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "fault(area, what, outcome): injects a fault")
-    config.addinivalue_line("markers", "slow: left to `make test-full`")
-    config.addinivalue_line("markers", "exhaustive: left to `make faults` and `make test-cluster`")
+    config.addinivalue_line("markers", "slow: run by `make test-full`")
+    config.addinivalue_line("markers", "exhaustive: run by `make faults`, `make test-cluster`")
     path = config.getoption("--fault-table")
-    if path and not hasattr(config, "workerinput"):  # not in the processes that run the tests
+    if path and not hasattr(config, "workerinput"):  # not in pytest-xdist's worker processes
         config.pluginmanager.register(FaultTable(path))
 
 
@@ -48,7 +48,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> pytest.TestReport:
 
 
 class FaultTable:
-    """Fault -> how often it was injected, and how often the outcome was as it should be."""
+    """Counts how often each fault was injected, and how often the outcome was as expected."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -63,7 +63,7 @@ class FaultTable:
             injected[1] += count if report.passed else 0
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write the table; rows of faults that were not injected this time stay."""
+        """Write the table, keeping the rows of faults that were not injected this time."""
         before, _, rest = self._path.read_text(encoding="utf-8").partition(BEGIN)
         table, _, after = rest.partition(END)
         counts = _read(table) | self._counts
@@ -85,7 +85,7 @@ class FaultTable:
 
 
 def _read(table: str) -> dict[tuple[str, str, str], list[int]]:
-    """The rows of a table that was written before."""
+    """The counts in an existing table."""
     rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines()]
     return {
         (area, what, outcome): [int(injected), int(as_expected)]

@@ -1,4 +1,4 @@
-"""An HTTP server on 127.0.0.1 that knows ranges and versions, and misbehaves on demand."""
+"""An HTTP server on 127.0.0.1 that supports ranges and versions, and misbehaves on demand."""
 
 import contextlib
 import hashlib
@@ -15,18 +15,18 @@ from pathlib import Path
 
 
 class FileServer:
-    """Serves `content` at every path, as a server for files would.
+    """Serves `content` at every path, like a file server.
 
-    `faults` are used up one by one by the requests that come, then `always` answers, if it is set.
+    Each request uses up one of the `faults`; after them, `always` answers if it is set.
     """
 
     def __init__(self) -> None:
         self.content = b""
-        self.headers: Callable[[], dict[str, str]] = self.etag  # by which a version is known
+        self.headers: Callable[[], dict[str, str]] = self.etag  # headers that identify the version
         self.ranges = True
         self.faults: list[Fault] = []
         self.always: Fault | None = None
-        self.requests: list[dict[str, str]] = []  # the headers of each
+        self.requests: list[dict[str, str]] = []  # headers of each request
         self.sent = 0  # bytes of content, over all requests
         self.closing = threading.Event()
 
@@ -46,7 +46,7 @@ class FileServer:
 
 
 class Request(BaseHTTPRequestHandler):
-    """Answers one request of a `FileServer`, which `server_state` is."""
+    """Answers one request to the `FileServer` in `server_state`."""
 
     server_state: FileServer
 
@@ -58,7 +58,7 @@ class Request(BaseHTTPRequestHandler):
             (fault or Request.answer)(self)
 
     def answer(self, limit: int | None = None, pause: float = 0, length: int | None = None) -> None:
-        """Send what is asked for: `limit` bytes of it at most, `pause` seconds after each byte.
+        """Send the requested bytes: at most `limit`, with `pause` seconds after each byte.
 
         `length` replaces the Content-Length.
         """
@@ -81,13 +81,13 @@ class Request(BaseHTTPRequestHandler):
         body = memoryview(state.content)[start:][:limit]
         for position in range(0, len(body), 1 if pause else 1 << 16):
             piece = body[position : position + (1 if pause else 1 << 16)]
-            state.sent += len(piece)  # first: the client may look as soon as it has the bytes
+            state.sent += len(piece)  # before writing: the test may check as soon as they arrive
             self.wfile.write(piece)
             if pause and state.closing.wait(pause):
                 return
 
     def send(self, content: bytes, status: int, headers: dict[str, str]) -> None:
-        """Send an answer that is not the file."""
+        """Send a response other than the file."""
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name, value)
@@ -112,12 +112,12 @@ def page(content: bytes) -> Fault:
 
 
 def cut(after: int) -> Fault:
-    """Close the connection after so many bytes."""
+    """Close the connection after `after` bytes."""
     return lambda request: request.answer(limit=after)
 
 
 def stall(after: int) -> Fault:
-    """Send no more after so many bytes, and keep the connection open."""
+    """Send nothing after `after` bytes, but keep the connection open."""
 
     def answer(request: Request) -> None:
         request.answer(limit=after)
@@ -132,7 +132,7 @@ def trickle(pause: float) -> Fault:
 
 @contextmanager
 def serving(server: ThreadingHTTPServer) -> Iterator[str]:
-    """Run a server beside the test; gives its address."""
+    """Run a server in a thread; yields its URL."""
     thread = threading.Thread(target=server.serve_forever, args=(0.05,))
     thread.start()
     try:
@@ -160,14 +160,14 @@ def last_modified(seconds_ago: float) -> dict[str, str]:
 
 
 def serve_folder(folder: Path) -> AbstractContextManager[str]:
-    """Serve the files of a folder on 127.0.0.1; gives the address of the folder."""
+    """Serve the files of a folder on 127.0.0.1; yields the URL of the folder."""
     handler = partial(SimpleHTTPRequestHandler, directory=folder)
     return serving(ThreadingHTTPServer(("127.0.0.1", 0), handler))
 
 
 @contextmanager
 def nobody_listens() -> Iterator[str]:
-    """An address where connections are refused."""
+    """A URL at which connections are refused."""
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{unused.getsockname()[1]}"

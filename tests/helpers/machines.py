@@ -1,4 +1,4 @@
-"""Machines of a cluster: each a set of real processes on this one."""
+"""Clusters for tests: each of their machines is a set of real processes on this machine."""
 
 import logging
 import tempfile
@@ -13,7 +13,7 @@ INSTALLED_BY = "pip install -r requirements-cluster.txt"
 
 
 class Machines:
-    """A Ray cluster: a head without a processor for anybody's work, and workers with one each."""
+    """A Ray cluster: a head that runs no work, and workers with one processor each."""
 
     def __init__(self, count: int, temporary: str) -> None:
         from ray.cluster_utils import Cluster
@@ -42,7 +42,7 @@ class Machines:
 
 
 def another_version(folder: Path, package: str) -> dict[str, str]:
-    """Variables of a machine that has version 1.2.3 of a package; `folder` is for its metadata."""
+    """Environment variables of a machine with version 1.2.3 of a package, faked in `folder`."""
     metadata = folder / f"{package}-1.2.3.dist-info/METADATA"
     metadata.parent.mkdir(parents=True)
     metadata.write_text(f"Name: {package}\nVersion: 1.2.3\n")
@@ -50,7 +50,7 @@ def another_version(folder: Path, package: str) -> dict[str, str]:
 
 
 def missing(folder: Path, package: str) -> dict[str, str]:
-    """Variables of a machine on which a package cannot be imported; `folder` is for this."""
+    """Environment variables of a machine where a package cannot be imported, faked in `folder`."""
     module = folder / package / "__init__.py"
     module.parent.mkdir(parents=True)
     module.write_text(f"raise ModuleNotFoundError(\"No module named '{package}'\")\n")
@@ -61,9 +61,9 @@ def missing(folder: Path, package: str) -> dict[str, str]:
 def machines(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
     """A Ray cluster with two workers."""
     pytest.importorskip("ray", reason=INSTALLED_BY)
-    # Not tmp_path: the name of a Unix socket below it may have 107 characters.
+    # Not tmp_path, which is too long: paths of Unix sockets are limited to 107 characters.
     with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as temporary:
-        # With `temp_dir` Ray would write the address to /tmp/ray, which may not exist.
+        # With `temp_dir`, Ray would write the address to /tmp/ray, which may not exist.
         monkeypatch.setenv("RAY_TMPDIR", temporary)
         machines = Machines(2, temporary)
         try:
@@ -77,17 +77,17 @@ class Bucket(NamedTuple):
 
     name: str
     environment: dict[str, str]
-    """What programs need to reach it by its name alone."""
+    """The environment variables with which programs can reach the bucket by its name alone."""
 
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """One of the test's own, that programs started by the test can reach, and the test itself."""
+    """A new bucket that the test, and the programs it starts, can reach."""
     pytest.importorskip("moto", reason=INSTALLED_BY)
     import boto3
     from moto.server import ThreadedMotoServer
 
-    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # or it tells of every request
+    logging.getLogger("werkzeug").setLevel(logging.WARNING)  # it logs every request otherwise
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -100,7 +100,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     try:
-        name = f"test-{uuid.uuid4().hex}"  # servers in one process have their buckets in common
+        name = f"test-{uuid.uuid4().hex}"  # servers in the same process share their buckets
         boto3.client("s3").create_bucket(Bucket=name)
         yield Bucket(name, environment)
     finally:

@@ -1,4 +1,4 @@
-"""Hidden experiments made in a moment: what a run leaves in Git and DVC's cache, without a run."""
+"""Hidden experiments without a run: the files of a run, written directly to Git and DVC's cache."""
 
 import csv
 import hashlib
@@ -27,9 +27,9 @@ def save_experiment(
     time: int = 0,
     cache: str = CACHE,
 ) -> str:
-    """Save a hidden experiment of the current commit, as `dvc exp run` does; gives its revision.
+    """Save a hidden experiment of the current commit, as `dvc exp run` does; returns its revision.
 
-    `files` are kept in Git and `outputs` in DVC's cache. `time` is in seconds.
+    `files` are stored in Git and `outputs` in DVC's cache. `time` is in seconds.
     """
     if outputs is not None:
         outs = [
@@ -61,7 +61,7 @@ def save_experiment(
 
 
 def cache_content(folder: Path, content: bytes | Folder) -> str:
-    """Put what DVC tracks into its cache; gives its hash."""
+    """Add an output to DVC's cache; returns its hash."""
     suffix = ""
     if not isinstance(content, bytes):
         entries = [
@@ -82,18 +82,18 @@ def as_yaml(content: object) -> str:
 
 
 def image_bytes(seed: int, size: tuple[int, int] = (24, 24)) -> bytes:
-    """A noisy image as PNG; each seed gives another one."""
+    """A noisy image as PNG, different for each seed."""
     return encoded(noisy_image(seed, size))
 
 
 def data_of(page: Path) -> dict:
-    """The comparison inside a page."""
+    """The data inside a page."""
     text = page.read_text(encoding="utf-8")
     return json.loads(re.search('type="application/json">(.*?)</script>', text, re.DOTALL)[1])
 
 
 def predictions_table(rows: Iterable[tuple[str, str, str, float]]) -> str:
-    """predictions.csv of rows: path, class, predicted class, its probability."""
+    """predictions.csv with these rows: path, class, predicted class, its probability."""
     rows = list(rows)
     classes = sorted({name for row in rows for name in row[1:3]})
     file = io.StringIO()
@@ -111,7 +111,7 @@ def result_files(
     rows: Iterable[tuple[str, str, str, float]],
     losses: Iterable[float] = (0.9, 0.5, 0.4),
 ) -> tuple[dict[str, str], dict[str, bytes | Folder]]:
-    """Files and outputs of an experiment that gave these predictions and losses by epoch."""
+    """Files and outputs of an experiment with these predictions and losses by epoch."""
     rows, losses = list(rows), list(losses)
     accuracy = sum(row[1] == row[2] for row in rows) / len(rows)
     classes = sorted({name for row in rows for name in row[1:3]})
@@ -136,9 +136,12 @@ def result_files(
             "best": {"epoch": best, "eval": {"loss": min(losses), "accuracy": accuracy}},
         },
         "evaluate/metrics.json": {
-            "accuracy": accuracy,
-            "loss": losses[-1],
-            "expected_calibration_error": 1 - accuracy,
+            "test": {
+                "calibration_error": 1 - accuracy,
+                "f1": accuracy,
+                "loss": losses[-1],
+                "accuracy": accuracy,
+            }
         },
         "train/plots/sklearn/confusion_matrix.json": confusion,
         "evaluate/plots/sklearn/confusion_matrix.json": confusion,
@@ -146,7 +149,7 @@ def result_files(
         "evaluate/plots/sklearn/precision_recall.json": {"precision_recall": precision_recall},
         "evaluate/plots/sklearn/calibration.json": {"calibration": calibration},
         "evaluate/plots/custom/per_class.json": [
-            {"class": name, "f1": accuracy, "support": 1} for name in classes
+            {"class": name, "f1": accuracy, "support": 1, "roc_auc": accuracy} for name in classes
         ],
     }
     files = {f"dvclive/{path}": json.dumps(content) for path, content in contents.items()}

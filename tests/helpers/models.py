@@ -1,4 +1,4 @@
-"""What tests of model files share."""
+"""Model files for tests."""
 
 from pathlib import Path
 
@@ -26,14 +26,14 @@ TRAINED_ON = TrainedOn(
 
 
 def save_network(path: Path, **model: object) -> keras.Model:
-    """Save a network that has learned nothing, for three classes."""
+    """Save an untrained network for three classes."""
     network = build_networks(params_with(**model), class_count=3).model
     save_model(network, CLASS_NAMES, TRAINED_ON, path)
     return network
 
 
 def params_with(image_size: int = 32, **model: object) -> Params:
-    """The default parameters for images of another size, in colour, with another backbone."""
+    """The default parameters with another image size, RGB images and another model."""
     params = read_params(REPOSITORY / "params.yaml").model_dump()
     params["prepare"].update(
         image_size=image_size, color_mode="rgb", horizontal_flip=True, rotation=0.2

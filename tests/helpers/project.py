@@ -1,4 +1,4 @@
-"""Copies of this repository, and commands run in them."""
+"""Copies of this repository in which tests run commands."""
 
 import csv
 import json
@@ -37,7 +37,7 @@ QUICK = {
 def run_python(
     *arguments: str | Path, folder: Path, **environment: str
 ) -> subprocess.CompletedProcess:
-    """Run Python in a folder, with more in the environment."""
+    """Run Python in a folder, with additional environment variables."""
     return subprocess.run(
         [sys.executable, *arguments],
         cwd=folder,
@@ -57,32 +57,32 @@ ALL_STAGES = ["download", "prepare", "train", "evaluate"]
 
 
 def stages_run(output: str) -> list[str]:
-    """The stages that DVC says it ran."""
+    """The stages that DVC ran, according to its output."""
     return [line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")]
 
 
 def sweep_text(*parameters: str, **settings: object) -> str:
-    """A sweep of a grid of these parameters, but for what the settings say."""
+    """A sweep file with these parameters: a grid, unless the settings change that."""
     default = {"metric": "accuracy", "sampler": "grid", "pruner": "none", "trials": 9, "seed": 0}
     lines = [f"{key}: {value}" for key, value in (default | settings).items()]
     return "\n".join([*lines, "parameters:", *(f"  {line}" for line in parameters), ""])
 
 
 def differing(before: dict[str, object], after: dict[str, object]) -> list[str]:
-    """The files that are not the same, but for those of what the machine was doing."""
+    """The files that differ, except for measurements of the machine."""
     names = [name for name in before | after if before.get(name) != after.get(name)]
     return [name for name in names if not name.startswith("dvclive/system/")]
 
 
 def one_error(output: str) -> str:
-    """The one line of an output that is an error of this repository; there is no traceback."""
+    """The only error line in an output, which must contain no traceback."""
     assert "Traceback" not in output, output
     (line,) = [line for line in output.splitlines() if line.startswith("error: ")]
     return line
 
 
 class Project:
-    """A copy of this repository in a Git repository of its own, and commands run there."""
+    """A copy of this repository, as its own Git repository, in which commands are run."""
 
     def __init__(self, root: Path, home: Path) -> None:
         self.root = root
@@ -91,7 +91,7 @@ class Project:
         self.environment = {
             **kept,
             "HOME": str(home),
-            "TMPDIR": str(home),  # where those that are killed leave something
+            "TMPDIR": str(home),  # killed processes leave files there
             "PATH": programs,
             "GIT_AUTHOR_NAME": "Test",
             "GIT_AUTHOR_EMAIL": "test@example.org",
@@ -100,12 +100,12 @@ class Project:
         }
 
     def copy(self, root: Path) -> "Project":
-        """Copy it to a folder that does not exist yet; the home is the same."""
+        """Copy the project to a folder that does not exist yet; the home folder is shared."""
         shutil.copytree(self.root, root, symlinks=True)
         return Project(root, Path(self.environment["HOME"]))
 
     def run(self, *command: str, fails: bool = False) -> subprocess.CompletedProcess:
-        """Run a command at the top of the project; `fails` says how it must end."""
+        """Run a command in the project's root; it must fail if `fails`, else succeed."""
         done = subprocess.run(
             command, cwd=self.root, env=self.environment, capture_output=True, text=True
         )
@@ -114,7 +114,7 @@ class Project:
         return done
 
     def experiment(self, *changes: str) -> list[str]:
-        """Run an experiment with changed parameters; gives the stages that were run."""
+        """Run an experiment with changed parameters; returns the stages that ran."""
         options = [part for change in changes for part in ("-S", change)]
         return stages_run(self.run("dvc", "exp", "run", *options).stdout)
 
@@ -127,7 +127,7 @@ class Project:
         yaml.dump(params, path)
 
     def error(self, *command: str, code: int = 1) -> str:
-        """Run a command that must fail, with this exit code; gives the error that it ends with."""
+        """Run a command that must fail with this exit code; returns its error, the last line."""
         done = self.run(*command, fails=True)
         line = one_error(done.stderr)
         assert (done.returncode, done.stderr.splitlines()[-1]) == (code, line)
@@ -136,7 +136,7 @@ class Project:
     def download(
         self, source: object, fails: bool = False, **params: object
     ) -> subprocess.CompletedProcess:
-        """Run the first stage with a source and perhaps other parameters."""
+        """Run the stage download with a source and optionally other parameters."""
         self.set_params({"download": {"source": str(source), **params}})
         return self.run("python", "src/download.py", fails=fails)
 
@@ -145,9 +145,9 @@ class Project:
         self.run("git", "commit", "--quiet", "--message", "Test")
 
     def experiments(self) -> dict[str, dict]:
-        """Revision -> parameters and metrics of the hidden experiments, as `dvc exp show` has them.
+        """Revision -> parameters and metrics of the hidden experiments, from `dvc exp show`.
 
-        A commit that cannot be read, or that misses metrics, is a failure.
+        Fails if a commit cannot be read or lacks metrics.
         """
         shown = json.loads(self.run("dvc", "exp", "show", "--json").stdout)
         revisions = [
@@ -169,17 +169,17 @@ class Project:
         return dict(found)
 
     def check_same(self, *revisions: str) -> None:
-        """Two revisions differ in what the machine was doing only."""
+        """Check that two revisions differ only in measurements of the machine."""
         changed = self.run("git", "diff", "--name-only", *revisions).stdout.splitlines()
         assert all("dvclive/system/" in path for path in changed), changed
 
     def write_sweep(self, *parameters: str, **settings: object) -> None:
-        """Commit a sweep, sweeps/quick.yaml: see `sweep_text`."""
+        """Write and commit the sweep file sweeps/quick.yaml: see `sweep_text`."""
         (self.root / "sweeps/quick.yaml").write_text(sweep_text(*parameters, **settings))
         self.commit()
 
     def trials(self, sweep: str = "quick") -> list[dict[str, str]]:
-        """What a sweep has written of its trials."""
+        """The rows of a sweep's trials.csv."""
         return self.rows(f"sweeps/{sweep}/trials.csv")
 
     def rows(self, path: str) -> list[dict[str, str]]:
@@ -188,7 +188,7 @@ class Project:
             return list(csv.DictReader(file, delimiter="\t" if path.endswith(".tsv") else ","))
 
     def unreadable(self) -> dict[str, str]:
-        """Path -> reason of the files that the download has left out."""
+        """Path -> reason of the files that the stage download left out."""
         return {row["path"]: row["reason"] for row in self.rows("data/unreadable.csv")}
 
     def splits(self) -> dict[str, str]:
@@ -196,7 +196,7 @@ class Project:
         return {row["path"]: row["split"] for row in self.rows("data/prepared/images.csv")}
 
     def files(self, *folders: str) -> dict[str, bytes]:
-        """The contents of all files below some folders."""
+        """Path -> content of all files below some folders."""
         return {
             path.relative_to(self.root).as_posix(): path.read_bytes()
             for folder in folders

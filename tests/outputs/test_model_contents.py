@@ -1,4 +1,4 @@
-"""Model files that were made to do harm: each is refused, and nothing in it is executed."""
+"""Malicious model files: each is refused, and nothing in it is executed."""
 
 import io
 import json
@@ -22,7 +22,7 @@ from image_classifier.outputs.model_contents import check_config
 from image_classifier.outputs.model_file import load_model
 from image_classifier.training.classifier import build_networks
 
-# One network of each kind, but for kinds that take long to build.
+# One network of each kind, except kinds that take long to build.
 SMALLEST = [
     "cnn",
     "efficientnet_lite0",
@@ -40,7 +40,7 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rewritten(source: Path, target: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
-    """A copy of a model file in which `change` has changed the members."""
+    """Copy a model file, changing its members with `change`."""
     with zipfile.ZipFile(source) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     change(members)
@@ -51,7 +51,7 @@ def rewritten(source: Path, target: Path, change: Callable[[dict[str, bytes]], N
 
 
 def with_layer(source: Path, target: Path, layer: dict) -> Path:
-    """A copy of a model file whose last layer is another one."""
+    """Copy a model file, replacing its last layer."""
 
     def change(members: dict[str, bytes]) -> None:
         config = json.loads(members["config.json"])
@@ -62,7 +62,7 @@ def with_layer(source: Path, target: Path, layer: dict) -> Path:
 
 
 def with_weights(source: Path, target: Path, change: Callable[[h5py.File, str], None]) -> Path:
-    """A copy of a model file in whose weights `change` has replaced the array that it is named."""
+    """Copy a model file, replacing an array of its weights with `change`, which gets its name."""
 
     def change_member(members: dict[str, bytes]) -> None:
         content = io.BytesIO(members["model.weights.h5"])
@@ -73,7 +73,7 @@ def with_weights(source: Path, target: Path, change: Callable[[h5py.File, str], 
 
 
 def layer(module: str | None, name: str, registered_name: str | None = None, /, **config) -> dict:
-    """What a configuration says of a layer."""
+    """The configuration of a layer."""
     return {
         "module": module,
         "class_name": name,
@@ -91,7 +91,7 @@ def calling(module: str, name: str) -> dict:
 
 
 def lambda_layer(marker: Path) -> dict:
-    """A layer with marshalled code that makes a folder when it is called."""
+    """A layer with marshalled code that makes a folder when called."""
     made = keras.layers.Lambda(attacks.code_that_makes(marker), name="probabilities")
     return keras.saving.serialize_keras_object(made)
 
@@ -100,9 +100,7 @@ def harmful(what: str, *values: object) -> object:
     return refused(f"model file: {what}", *values)
 
 
-def test_code_in_the_test_file_would_be_executed_without_safe_mode(
-    model_file: Path, tmp_path: Path
-):
+def test_the_code_of_these_tests_would_run_without_safe_mode(model_file: Path, tmp_path: Path):
     path = with_layer(model_file, tmp_path / "m.keras", lambda_layer(tmp_path / "executed"))
     keras.models.load_model(path, compile=False, safe_mode=False)
     assert (tmp_path / "executed").exists()
@@ -151,10 +149,10 @@ def test_predict_executes_no_code_of_a_model_file(model_file: Path, tmp_path: Pa
             "a function among the settings of training",
             {"compile_config": {"optimizer": "adam", "loss": calling("os", "system")}},
         ),
-        harmful("a class name that is none", {"class_name": ["Lambda"], "module": {"a": 1}}),
+        harmful("an invalid class name", {"class_name": ["Lambda"], "module": {"a": 1}}),
     ],
 )
-def test_a_model_file_names_known_classes_only(model_file: Path, tmp_path: Path, attack: dict):
+def test_a_model_file_may_name_only_known_classes(model_file: Path, tmp_path: Path, attack: dict):
     path = with_layer(model_file, tmp_path / "m.keras", attack)
     with pytest.raises(InputError, match=r"its config\.json names .* which no network here uses$"):
         load_model(path)
@@ -175,7 +173,7 @@ def virtual_array(weights: h5py.File, name: str) -> None:
 
 def huge_array(weights: h5py.File, name: str) -> None:
     del weights[name]
-    # Less than what Keras itself refuses, which is 4 GiB.
+    # Keras itself refuses only 4 GiB or more.
     weights.create_dataset(name, (2**29,), "f4", chunks=(2**20,), compression="gzip")
 
 
@@ -192,10 +190,10 @@ def array_of_references(weights: h5py.File, name: str) -> None:
         harmful("a link among its weights", soft_link, "SoftLink"),
         harmful("weights put together elsewhere", virtual_array, "virtual Dataset"),
         harmful("2 MB that declare weights of 2 GiB", huge_array, "would take 2,149,"),
-        harmful("weights that are no numbers", array_of_references, ""),
+        harmful("weights that are not numbers", array_of_references, ""),
     ],
 )
-def test_weights_are_numbers_in_the_file_itself(
+def test_weights_must_be_numbers_in_the_file_itself(
     model_file: Path, tmp_path: Path, change: Callable, message: str
 ):
     path = with_weights(model_file, tmp_path / "m.keras", change)
@@ -213,9 +211,9 @@ def test_weights_are_numbers_in_the_file_itself(
         harmful("arrays that may hold pickles", "model.weights.npz"),
     ],
 )
-def test_a_model_file_holds_three_members(model_file: Path, tmp_path: Path, name: str):
+def test_other_members_of_a_model_file_are_refused(model_file: Path, tmp_path: Path, name: str):
     path = rewritten(model_file, tmp_path / "m.keras", lambda members: members.update({name: b""}))
-    with pytest.raises(InputError, match=f"it holds '{name}'"):
+    with pytest.raises(InputError, match=f"its member '{name}'"):
         load_model(path)
 
 
@@ -229,7 +227,7 @@ def test_a_compressed_model_file_is_refused(model_file: Path, tmp_path: Path):
     ):
         target.writestr("metadata.json", source.read("metadata.json"))
         target.writestr("config.json", b" " * 10_000_000 + source.read("config.json"))
-    with pytest.raises(InputError, match=r"'metadata\.json', or holds it compressed"):
+    with pytest.raises(InputError, match=r"member 'metadata\.json' is unknown or compressed"):
         load_model(tmp_path / "m.keras")
 
 
@@ -238,7 +236,7 @@ def test_the_old_format_is_refused(tmp_path: Path):
     marker = tmp_path / "executed"
     last = keras.saving.deserialize_keras_object(lambda_layer(marker), safe_mode=False)
     keras.Sequential([keras.Input((2,)), last]).save(tmp_path / "m.h5")
-    marker.rmdir()  # made while the network was put together
+    marker.rmdir()  # made while the network was built
     path = (tmp_path / "m.h5").rename(tmp_path / "m.keras")
     with pytest.raises(InputError, match="is not a model of this repository: File is not a zip"):
         load_model(path)
@@ -251,14 +249,16 @@ def test_the_old_format_is_refused(tmp_path: Path):
         ({"class_names": "cat"}, "is not a model of this repository"),
         ({"class_names": [1, 2, 3]}, "is not a model of this repository"),
         ({"trained_on": {"image_size": 1}}, "is not a model of this repository"),
-        ({"class_names": ["cat", "dog"]}, "does not fit what it says of itself"),
-        ({"trained_on": TRAINED_ON._asdict() | {"image_size": 9}}, "does not fit what it says"),
+        ({"class_names": ["cat", "dog"]}, "does not match its metadata"),
+        ({"trained_on": TRAINED_ON._asdict() | {"image_size": 9}}, "does not match its metadata"),
         ({"trained_on": TRAINED_ON._asdict() | {"color_mode": "cmyk"}}, "damaged: 'cmyk'"),
     ],
     ids=["no list", "no names", "values missing", "a name missing", "another size", "no colours"],
 )
-@pytest.mark.fault("Security", "model file: says what its network is not", "refused in one line")
-def test_a_model_file_that_contradicts_itself(
+@pytest.mark.fault(
+    "Security", "model file: metadata that contradict its network", "refused with a one-line error"
+)
+def test_metadata_that_contradict_the_network_are_refused(
     model_file: Path, tmp_path: Path, changes: dict, message: str
 ):
     def change(members: dict[str, bytes]) -> None:
@@ -269,8 +269,8 @@ def test_a_model_file_that_contradicts_itself(
         load_model(rewritten(model_file, tmp_path / "m.keras", change))
 
 
-def test_a_rewritten_file_is_otherwise_as_good(model_file: Path, tmp_path: Path):
-    # Or the tests above would refuse anything that they rewrite.
+def test_an_unchanged_rewritten_file_is_accepted(model_file: Path, tmp_path: Path):
+    # Otherwise the tests above might pass only because the file was rewritten.
     path = with_weights(model_file, tmp_path / "m.keras", lambda weights, name: None)
     path = with_layer(path, tmp_path / "n.keras", {})
     assert load_model(path).class_names == CLASS_NAMES

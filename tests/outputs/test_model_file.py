@@ -1,4 +1,4 @@
-"""The networks that are fitted and saved, and the model file."""
+"""The fitted network, the saved model, and the model file."""
 
 import zipfile
 from pathlib import Path
@@ -40,7 +40,7 @@ def pixels() -> np.ndarray:
 @pytest.mark.parametrize(
     "model", [{"backbone": "cnn"}, {"backbone": "mobilenet_v2", "fine_tune_layers": 2}]
 )
-def test_fitting_to_pixels_changes_the_model_that_is_saved(model: dict, pixels: np.ndarray):
+def test_fitting_to_pixels_changes_the_saved_model(model: dict, pixels: np.ndarray):
     networks = build_networks(params_with(**model), class_count=3)
     before = networks.model.predict(pixels, verbose=0)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -53,7 +53,7 @@ def test_fitting_to_pixels_changes_the_model_that_is_saved(model: dict, pixels: 
     np.testing.assert_allclose(keras.ops.softmax(logits), after, rtol=1e-4, atol=1e-6)
 
 
-def test_a_frozen_backbone_is_fitted_through_features(pixels: np.ndarray):
+def test_a_frozen_backbone_is_fitted_on_its_features(pixels: np.ndarray):
     networks = build_networks(params_with(backbone="mobilenet_v2"), class_count=3)
     features = networks.model.get_layer("feature_extractor").predict(pixels, verbose=0)
     assert networks.fitted.input_shape == (None, features.shape[1])
@@ -76,7 +76,7 @@ def test_augmentation_changes_training_only(pixels: np.ndarray):
     assert np.asarray(augmentation(images, training=False) == images).all()
 
 
-def test_images_are_not_changed_where_nothing_asks_for_it(pixels: np.ndarray):
+def test_images_are_unchanged_without_augmentation(pixels: np.ndarray):
     params = read_params(REPOSITORY / "params.yaml").prepare
     augmentation = build_augmentation(params.model_copy(update={"image_size": 32}), channels=3)
     for count in (5, 2):
@@ -85,7 +85,7 @@ def test_images_are_not_changed_where_nothing_asks_for_it(pixels: np.ndarray):
 
 
 def test_flip_and_rotation_are_independent():
-    # An image with a bright left edge: where it goes tells the flip, how far the angle's sign.
+    # In an image with a bright left edge, its side shows the flip and its tilt the rotation.
     size = 33
     images = np.zeros((400, size, size, 1), np.float32)
     images[:, size // 2, : size // 4] = 255
@@ -99,7 +99,7 @@ def test_flip_and_rotation_are_independent():
     flipped, upwards = columns > size // 2, rows < size // 2
     for is_flipped in (True, False):
         for is_upwards in (True, False):
-            # A quarter each; 100 with a standard deviation below 9.
+            # Expected: 100, a quarter, each, with a standard deviation below 9.
             assert 60 < ((flipped == is_flipped) & (upwards == is_upwards)).sum() < 140
 
 
@@ -115,14 +115,14 @@ def test_a_random_backbone_is_the_one_that_computed_the_features():
         np.testing.assert_array_equal(weight, expected)
 
 
-def test_arrays_that_do_not_fit_the_model_are_named(pixels: np.ndarray):
+def test_arrays_of_the_wrong_shape_are_named(pixels: np.ndarray):
     model = build_networks(params_with(backbone="cnn"), class_count=3).model
     for views in (np.zeros((1, 4, 20, 20, 3), np.uint8), np.zeros((1, 4, 5), np.float32)):
-        with pytest.raises(InputError, match="data/prepared: found arrays of"):
+        with pytest.raises(InputError, match="data/prepared: found arrays of shape"):
             predict_probabilities(model, views)
 
 
-def test_a_saved_model_gives_the_same_and_says_what_it_is(tmp_path: Path, pixels: np.ndarray):
+def test_a_saved_model_predicts_the_same_and_has_metadata(tmp_path: Path, pixels: np.ndarray):
     path = tmp_path / "model.keras"
     model = save_network(path, backbone="mobilenet_v2")
     loaded, class_names, trained_on = load_model(path)
@@ -148,7 +148,7 @@ def test_identical_models_have_identical_files(tmp_path: Path):
     assert contents[0] == contents[1]
 
 
-def test_the_model_file_says_nothing_of_the_machine(tmp_path: Path):
+def test_the_model_file_contains_nothing_about_the_machine(tmp_path: Path):
     table = tmp_path / "images.csv"
     table.write_text("path,class,split,sha256\n")
     params = params_with(backbone="mobilenet_v2", fine_tune_layers=3).model_dump()
@@ -163,8 +163,8 @@ def test_the_model_file_says_nothing_of_the_machine(tmp_path: Path):
     assert (trained_on.weights, trained_on.fine_tune_layers) == ("random", 0)
 
 
-def test_files_that_are_no_model_are_refused(tmp_path: Path):
-    with pytest.raises(InputError, match="not found; `dvc exp run` makes it"):
+def test_files_that_are_not_models_are_refused(tmp_path: Path):
+    with pytest.raises(InputError, match=r"not found; `dvc exp run` or src/train\.py creates it$"):
         load_model(tmp_path / "nowhere.keras")
     with pytest.raises(InputError, match="is not a model of this repository"):
         load_model(tmp_path)

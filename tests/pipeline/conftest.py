@@ -1,4 +1,4 @@
-"""What the tests of the pipeline share."""
+"""Fixtures for the tests of the pipeline."""
 
 import pytest
 
@@ -7,5 +7,5 @@ from helpers.project import Project
 
 @pytest.fixture
 def project(trained_project: Project) -> Project:
-    """Here a project whose default experiment has run."""
+    """A project whose default experiment has run, instead of a new one."""
     return trained_project

@@ -1,4 +1,4 @@
-"""Runs in which something else goes wrong than the process being killed."""
+"""Runs that fail for other reasons than a killed process."""
 
 import os
 import shutil
@@ -35,24 +35,29 @@ def nan_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.fault("Training", "loss is NaN", "one line, exit code not 0, what was logged is kept")
+@pytest.mark.fault("Training", "loss is NaN", "one-line error, exit code not 0, the log is kept")
 @pytest.mark.slow
-def test_a_training_that_diverges_ends(project: Project, nan_weights: Path):
+def test_a_training_that_diverges_fails(project: Project, nan_weights: Path):
     shutil.copy(nan_weights, project.root / "nan.weights.h5")
     project.set_params(DIVERGING)
     known = project.experiments()
+    tested = project.files("dvclive/evaluate")
+    assert tested
     done = project.run("dvc", "exp", "run", fails=True)
     line = one_error(done.stderr + done.stdout)
     assert "train.learning_rate: found 0.005," in line and "loss is nan" in line
     loss = project.root / "dvclive/train/plots/metrics/train/loss.tsv"
     assert loss.read_text().splitlines() == ["step\tloss", "1\tnan"]
+    assert project.files("dvclive/evaluate") == tested  # of the model that is still there
     assert project.experiments() == known
-    # A script by itself saves no experiment of it either.
+    # Running the script directly saves no experiment of it either.
     project.run("python", "src/train.py", fails=True)
     assert project.experiments() == known
 
 
-@pytest.mark.fault("Training", "loss is NaN in a trial of a sweep", "a failed trial, others go on")
+@pytest.mark.fault(
+    "Training", "loss is NaN in a trial of a sweep", "the trial fails, the other trials continue"
+)
 @pytest.mark.slow
 def test_a_trial_that_diverges_fails_alone(project: Project, nan_weights: Path):
     shutil.copy(nan_weights, project.root / "nan.weights.h5")
@@ -63,29 +68,29 @@ def test_a_trial_that_diverges_fails_alone(project: Project, nan_weights: Path):
     assert states == {"random": "complete", "nan.weights.h5": "fail"}
 
 
+FIRST_EPOCH = ".dvc/tmp/checkpoints/*/state.npz"
 long = partial(pytest.param, marks=pytest.mark.exhaustive)
 
 
 @pytest.mark.parametrize(
     ("stage", "moment", "path"),
     [
-        ("train", "Epoch 1/", "src/image_classifier/training/classifier.py"),
-        long("train", "Epoch 1/", "params.yaml"),
-        long("train", "Epoch 1/", "data/prepared/train-00000.npy"),
-        long("evaluate", "agrees with", "src/evaluate.py"),
-        ("prepare", "preparing train", "src/image_classifier/common/images.py"),
-        long("prepare", "preparing train", "data/raw/3/0003.png"),
-        long("download", "checking images", "src/download.py"),
+        # A file that the stage writes in the middle of its work.
+        ("train", FIRST_EPOCH, "src/image_classifier/training/classifier.py"),
+        long("train", FIRST_EPOCH, "params.yaml"),
+        long("train", FIRST_EPOCH, "data/prepared/train-00000.npy"),
+        long("evaluate", ".dvc/tmp/logging", "src/evaluate.py"),
+        ("prepare", "data/.prepare/prepared", "src/image_classifier/common/images.py"),
+        long("prepare", "data/.prepare/prepared", "data/raw/3/0003.png"),
+        long("download", "data/.download/raw", "src/download.py"),
     ],
 )
 @pytest.mark.fault(
     "Provenance",
     "sources, parameters or data edited while a stage runs",
-    "one line that names them, nothing recorded",
+    "one-line error that names them, nothing is recorded",
 )
-def test_what_is_edited_during_a_run_is_noticed(
-    project: Project, stage: str, moment: str, path: str
-):
+def test_an_edit_during_a_run_is_detected(project: Project, stage: str, moment: str, path: str):
     project.set_params(
         {
             "download": {"dataset": "digits", "source": None},
@@ -101,7 +106,7 @@ def test_what_is_edited_during_a_run_is_noticed(
     before = recorded(project, stage)
     with Run(project, ("dvc", "exp", "run")) as run:
         run.seconds_until(f"Running stage '{stage}'")
-        run.seconds_until(moment)
+        run.wait_for(lambda: any(project.root.glob(moment)))
         if path == "params.yaml":
             project.set_params({"train": {"dropout": 0.5}})
         elif edited.suffix == ".py":
@@ -120,12 +125,12 @@ def recorded(project: Project, stage: str) -> dict | None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder on a disk of its own with 40 MB."""
+    """A folder on a separate disk of 40 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(disk)]
     if not shutil.which("mount") or subprocess.run(mount, capture_output=True).returncode:
-        pytest.skip("only the administrator may make a small disk")
+        pytest.skip("creating a small disk requires root")
     yield disk
     subprocess.run(["umount", "--lazy", str(disk)], check=True)
 
@@ -139,8 +144,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ("evaluate", 500_000, "dvclive/evaluate: "),
     ],
 )
-@pytest.mark.fault("Disk", "full during a stage", "one line, what there was is still there")
-def test_a_full_disk_costs_nothing(
+@pytest.mark.fault("Disk", "full during a stage", "one-line error, earlier results are kept")
+def test_a_full_disk_damages_no_outputs(
     project: Project, small_disk: Path, stage: str, free: int, named: str
 ):
     project = project.copy(small_disk / "project")
@@ -158,7 +163,7 @@ def test_a_full_disk_costs_nothing(
     ballast = small_disk / "ballast"
     with ballast.open("wb") as file:
         os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(small_disk).free - free)
-    project.environment["DVC_ROOT"] = str(project.root)  # as DVC runs it
+    project.environment["DVC_ROOT"] = str(project.root)  # as if DVC ran the stage
     line = project.error("python", f"src/{stage}.py")
     assert named in line and "o space left on" in line
     assert project.files(*kept) == before
@@ -166,11 +171,13 @@ def test_a_full_disk_costs_nothing(
     project.run("python", f"src/{stage}.py")
 
 
-@pytest.mark.fault("Memory", "too little to prepare the images", "one line with what was needed")
-def test_too_little_memory_is_said(project: Project):
+@pytest.mark.fault(
+    "Memory", "too little to prepare the images", "one-line error with the memory needed"
+)
+def test_too_little_memory_is_reported(project: Project):
     before = project.files("data", "models")
     project.set_params({"prepare": {"image_size": 2048}})
-    command = "ulimit -v 1500000; exec python src/prepare.py"  # KiB, of addresses
+    command = "ulimit -v 1500000; exec python src/prepare.py"  # KiB of virtual memory
     line = project.error("bash", "-c", command)
     assert "not enough memory: " in line and "2048, 2048, 3" in line
     assert project.files("data", "models") == before

@@ -1,4 +1,4 @@
-"""Runs that are killed at a random moment: the same command, given again, ends as if nothing was.
+"""Runs that are killed at a random moment: the same command resumes and gives the same results.
 
 The moments differ from run to run; `pytest -p randomly -p "randomly_seed=..."` repeats them.
 """
@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from helpers.project import ON_FEATURES, Project, differing, sweep_text
 from helpers.running import Run, copy
 
-# Name -> signal, and whether all processes get it, as from a terminal, or only the first one.
+# Name -> signal, and whether all processes get it (as from a terminal) or only the first one.
 SIGNALS = {
     "Ctrl-C": (signal.SIGINT, True),
     "SIGTERM": (signal.SIGTERM, False),
@@ -40,16 +40,16 @@ SWEEP = sweep_text("train.learning_rate: {choices: [0.001, 0.002, 0.003, 0.004]}
 
 
 class Work(NamedTuple):
-    """What is killed: a stage, or all of the command."""
+    """A command to kill, and the changes before it."""
 
-    stage: str | None
-    changes: dict[str, dict[str, object]]  # of parameters, so that there is something to do
-    times: int  # in `make faults`
+    stage: str | None  # the stage to kill; None: kill the command at any time
+    changes: dict[str, dict[str, object]]  # changes of parameters that make DVC run the stage
+    times: int  # number of kills in `make faults`
     command: tuple[str, ...] = ("dvc", "exp", "run")
 
     @property
     def begin(self) -> str:
-        """What is printed when it begins."""
+        """The output that shows that the work has begun."""
         return f"Running stage '{self.stage}'" if self.stage else ""
 
 
@@ -72,7 +72,7 @@ CASES = [
             pytest.mark.fault(
                 "Killed",
                 f"SIGKILL, SIGTERM or Ctrl-C at a random moment of {work}",
-                "the same command goes on, and its results are those of an undisturbed run",
+                "the same command resumes, with the results of an uninterrupted run",
             ),
             *([] if (work, number) == ("train, from scratch", 0) else [pytest.mark.exhaustive]),
         ],
@@ -83,7 +83,7 @@ CASES = [
 
 
 class Undisturbed(NamedTuple):
-    """A project with some work to do, what it gives, and how long it takes."""
+    """A project before the work, and the results and duration of an undisturbed run."""
 
     project: Project
     results: dict
@@ -119,10 +119,10 @@ def undisturbed(
 
 
 def results(project: Project, work: Work) -> dict[str, object]:
-    """What must be the same with and without a break: all but what the machine was doing."""
+    """The files that a kill must not change: everything but measurements of the machine."""
     if work.command == ("dvc", "exp", "run"):
         return project.files("data", "models", "dvclive/train", "dvclive/evaluate")
-    # These leave experiments and nothing in the workspace; dvc.lock has the hashes of all outputs.
+    # Other commands only save experiments; their dvc.lock has the hashes of all outputs.
     trees = [
         project.run("git", "ls-tree", "-r", revision).stdout.splitlines()
         for revision in project.experiment_commits().values()
@@ -132,7 +132,7 @@ def results(project: Project, work: Work) -> dict[str, object]:
 
 
 def check_retrievable(project: Project) -> None:
-    """All that the committed run gave is in Git, or whole in DVC's cache."""
+    """Check that all outputs of the committed run are in Git or undamaged in DVC's cache."""
     lock = YAML(typ="safe").load(project.run("git", "show", "HEAD:dvc.lock").stdout)
     tracked = project.run("git", "ls-files").stdout
     outs = [out for stage in lock["stages"].values() for out in stage["outs"]]
@@ -146,66 +146,90 @@ def check_retrievable(project: Project) -> None:
 
 
 @pytest.mark.parametrize(("name", "how"), CASES)
-def test_a_killed_run_goes_on(
+def test_a_killed_run_resumes(
     undisturbed: Callable[[str], Undisturbed], tmp_path: Path, name: str, how: str
 ):
     work = WORK[name]
     before, expected, seconds = undisturbed(name)
     for attempt in itertools.count():
         project = copy(before, tmp_path / str(attempt))
-        project.environment["SHELL"] = "/bin/sh"  # stays between DVC and the stage, unlike others
+        # Unlike other shells, /bin/sh remains as a process between DVC and the stage.
+        project.environment["SHELL"] = "/bin/sh"
         known = set(project.experiment_commits().values())
         with Run(project, work.command) as killed:
             killed.seconds_until(work.begin)
             time.sleep(random.uniform(0, seconds))
-            # It may have been faster this time.
+            # The run may be over already; then try again.
             _, _, output = killed.output.partition(work.begin or "\n")
             over = work.stage and "Updating lock file" in output
             if killed.process.poll() is None and not over:
                 killed.signal(*SIGNALS[how])
                 killed.process.wait()
                 assert known <= set(project.experiment_commits().values())
-                check_that_it_goes_on(project, work, killed, expected)
+                check_that_it_resumes(project, work, killed, expected)
                 break
 
 
-def check_that_it_goes_on(
+def check_that_it_resumes(
     project: Project, work: Work, killed: Run, expected: dict[str, object]
 ) -> None:
     check_retrievable(project)
-    # At once, while what has lost its parent may still run, and may finish an epoch or more.
+    # Immediately, while orphaned processes may still run and finish an epoch or more.
     with Run(project, work.command) as again:
         code, output = again.process.wait(), killed.output
         assert code == 0 and "Traceback" not in output, f"{output}\n\n{again.output}"
     if work.stage == "train":
         epochs = work.changes["train"]["epochs"]
-        finished = len(re.findall("val_loss", output))
-        trained = [int(number) for number in re.findall(r"Epoch (\d+)/", again.output)]
+        finished, trained = len(printed_epochs(output)), printed_epochs(again.output)
         first = trained[0] if trained else epochs + 1
-        # The state is kept just before Keras prints that the epoch is finished, and until the model
-        # is saved, just before DVC records it.
+        # The checkpoint is saved just before the line of the epoch is printed, and deleted when the
+        # model is saved, just before DVC records it.
         allowed = [finished, finished + 1, *([0] if finished == epochs else [])]
         assert first - 1 in allowed, f"{output}\n\n{again.output}"
-    found = results(project, work)
-    other = differing(found, expected)
-    assert not other, f"{other}\n\n{output}\n\n{again.output}"
+    changed = differing(results(project, work), expected)
+    assert not changed, f"{changed}\n\n{output}\n\n{again.output}"
+
+
+@pytest.mark.parametrize("to_all", [False, True])
+@pytest.mark.slow
+def test_a_stopped_run_leaves_the_branch_and_the_test_results(
+    trained_project: Project, to_all: bool
+):
+    """The extension's Stop button sends SIGTERM, on which DVC leaves HEAD detached."""
+    step_completed = trained_project.root / ".dvc/tmp/exps/run/DVCLIVE_STEP_COMPLETED"
+    tested = trained_project.files("dvclive/evaluate")
+    with Run(trained_project, ("dvc", "exp", "run", "-S", "train.epochs=100")) as run:
+        run.wait_for(step_completed.exists)
+        assert trained_project.files("dvclive/evaluate") != tested
+        run.signal(signal.SIGTERM, to_all)
+        run.process.wait()
+        deadline = time.monotonic() + 60
+        while "terminated" not in run.output and time.monotonic() < deadline:
+            time.sleep(0.1)
+    assert trained_project.run("git", "symbolic-ref", "HEAD").stdout.strip() == "refs/heads/main"
+    assert trained_project.files("dvclive/evaluate") == tested
+
+
+def printed_epochs(output: str) -> list[int]:
+    """The numbers of the epochs that have a line in the output of a training."""
+    return [int(number) for number in re.findall(r"^ *(\d+)/\d+  ", output, re.MULTILINE)]
 
 
 @pytest.mark.slow
 def test_a_training_does_not_resume_with_other_code(trained_project: Project):
     trained_project.set_params(FROM_SCRATCH)
     with Run(trained_project, ("python", "src/train.py")) as run:
-        run.seconds_until("Epoch 3/")
+        run.seconds_until(" 3/12 ")
         run.signal(signal.SIGKILL, to_all=True)
         run.process.wait()
     module = trained_project.root / "src/image_classifier/training/classifier.py"
     module.write_text(module.read_text(encoding="utf-8") + "\n# edited\n", encoding="utf-8")
     output = trained_project.run("python", "src/train.py").stdout
-    assert re.findall(r"Epoch (\d+)/", output)[0] == "1"
+    assert printed_epochs(output)[0] == 1
 
 
 @pytest.mark.slow
-def test_locks_of_a_killed_run_do_not_end_another(trained_project: Project):
+def test_locks_of_a_killed_run_do_not_block_the_next(trained_project: Project):
     locks = {"read": {}, "write": {"models/model.keras": {"pid": 2**22 + 1, "cmd": "dvc exp run"}}}
     (trained_project.root / ".dvc/tmp/rwlock").write_text(json.dumps(locks))
     for option in ("--temp", "--quiet"):

@@ -1,4 +1,4 @@
-"""Bad parameters and arguments, through the commands that a user types."""
+"""Wrong parameters and arguments in the commands that a user types."""
 
 from pathlib import Path
 
@@ -31,7 +31,7 @@ def tensorflow_mark(trained_project: Project, tmp_path: Path) -> Path:
         )
     trained_project.environment["PYTHONPATH"] = str(tmp_path / "sabotage")
     trained_project.run("python", "src/train.py", fails=True)
-    assert mark.exists()  # as it should, where parameters are right
+    assert mark.exists()  # correct parameters import TensorFlow
     mark.unlink()
     trained_project.run("git", "checkout", "--quiet", ".")
     trained_project.run("dvc", "checkout")
@@ -40,10 +40,10 @@ def tensorflow_mark(trained_project: Project, tmp_path: Path) -> Path:
 
 @pytest.mark.fault(
     "Parameters",
-    "`dvc exp run -S` with five wrong ones, then each script by itself",
-    "all at once, a line each; exit code 1; no TensorFlow; earlier results can be brought back",
+    "`dvc exp run -S` with five wrong parameters, then each script by itself",
+    "all reported at once, one line each; exit code 1; no TensorFlow; old results can be restored",
 )
-def test_bad_parameters_cost_nothing(
+def test_wrong_parameters_damage_nothing(
     trained_project: Project, tensorflow_mark: Path, record_property
 ):
     project = trained_project
@@ -68,8 +68,8 @@ def test_bad_parameters_cost_nothing(
     assert not tensorflow_mark.exists()
     assert project.run("dvc", "exp", "list", "--all-commits").stdout == experiments
 
-    # DVC writes params.yaml twice within a second, often in the same length as its comments are
-    # aligned, and Git then takes what --set-param changed for unchanged.
+    # DVC writes params.yaml twice within a second, often with the same length as its comments are
+    # aligned; Git then does not notice what --set-param changed.
     (project.root / "params.yaml").touch()
     project.run("git", "checkout", "--quiet", ".")
     project.run("dvc", "checkout")
@@ -77,14 +77,14 @@ def test_bad_parameters_cost_nothing(
     assert stages_run(project.run("dvc", "repro").stdout) == []
     project.run("dvc", "exp", "apply", experiment)
     applied = project.files(*RESULTS)
-    # It is older than the .gitignore files that DVC wrote.
+    # The experiment was saved before DVC wrote the .gitignore files.
     assert applied == {path: results[path] for path in results if path in applied}
     assert all(path.endswith(".gitignore") for path in results if path not in applied)
     record_property("injections", 6)
 
 
 @pytest.mark.fault(
-    "Parameters", "`dvc exp run -S` with a misspelt one", "refused by DVC, nothing is changed"
+    "Parameters", "`dvc exp run -S` with a misspelt parameter", "refused by DVC, nothing is changed"
 )
 def test_a_misspelt_parameter_is_refused_by_dvc(trained_project: Project):
     results = trained_project.files(*RESULTS)
@@ -94,7 +94,7 @@ def test_a_misspelt_parameter_is_refused_by_dvc(trained_project: Project):
     assert trained_project.files(*RESULTS) == results
 
 
-@pytest.mark.fault("Parameters", "wrong arguments of a command", "one line, exit code 1 or 2")
+@pytest.mark.fault("Parameters", "wrong arguments of a command", "one-line error, exit code 1 or 2")
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [

@@ -1,4 +1,4 @@
-"""The same work done elsewhere, in another way, or beside other work gives the same bytes."""
+"""Runs repeated in another folder, environment or in parallel give the same bytes."""
 
 import csv
 import io
@@ -22,7 +22,7 @@ NETWORKS = {
     },
     "on features": ON_FEATURES,
 }
-# Python reads this at its start: folders list their files in the opposite order.
+# Python runs this sitecustomize.py at its start: it reverses the order of directory listings.
 REVERSE = """
 import os
 
@@ -55,7 +55,7 @@ os.scandir = ReversedScan
 
 
 def run_stages(project: Project, **environment: str) -> dict[str, bytes]:
-    """Run the scripts from another folder; gives all that they leave."""
+    """Run all stage scripts from another folder, and return their outputs."""
     away = Project(project.root.parent, Path(project.environment["HOME"]))
     away.environment = {**project.environment, "DVC_ROOT": str(project.root), **environment}
     for stage in ALL_STAGES:
@@ -81,9 +81,11 @@ def test_outputs_are_the_same_bytes(project: Project, network: str, tmp_path: Pa
 
 
 @pytest.mark.fault(
-    "Determinism", "a comment in params.yaml, and new times of all files", "nothing runs again"
+    "Determinism",
+    "a comment in params.yaml, and new modification times of all files",
+    "nothing runs again",
 )
-def test_a_change_of_nothing_runs_nothing(project: Project):
+def test_comments_and_modification_times_run_nothing(project: Project):
     with (project.root / "params.yaml").open("a") as file:
         file.write("# a comment\n")
     for path in project.root.rglob("*"):
@@ -103,7 +105,7 @@ def test_the_number_of_cores_hardly_matters(project: Project, network: str):
     project.set_params(NETWORKS[network])
     first = run_stages(project)
     allowed = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(allowed)})  # what is started from here has one core
+    os.sched_setaffinity(0, {min(allowed)})  # child processes inherit the one core
     try:
         second = run_stages(project)
     finally:
@@ -131,8 +133,8 @@ def probabilities(files: dict[str, bytes]) -> dict[str, list[float]]:
 )
 @pytest.mark.fault(
     "Two at once",
-    "two `dvc exp run --temp`, and `report.py` meanwhile",
-    "both are as if alone, the report is written",
+    "two `dvc exp run --temp` and `report.py` at the same time",
+    "results as if run alone, the report is written",
 )
 def test_two_runs_and_a_report(project: Project, rates: tuple[str, str]):
     before = project.files(*RESULTS)
@@ -151,7 +153,7 @@ def test_two_runs_and_a_report(project: Project, rates: tuple[str, str]):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.fault("Two at once", "a queue with two jobs", "both are as if alone")
+@pytest.mark.fault("Two at once", "a queue with two jobs", "results as if run alone")
 def test_a_queue_with_two_jobs(project: Project):
     before = project.files(*RESULTS)
     rates = ("0.002", "0.003")
@@ -169,7 +171,7 @@ def test_a_queue_with_two_jobs(project: Project):
 
 
 def check_experiments(project: Project, rates: tuple[str, str]) -> None:
-    """Each experiment has what the same parameters give in the workspace, alone."""
+    """Check that each experiment equals a run of the same parameters alone in the workspace."""
     for name, rate in zip(NAMES, rates, strict=True):
         change = f"train.learning_rate={rate}"
         project.run("dvc", "exp", "run", "--name", f"alone-{name}", "-S", change)

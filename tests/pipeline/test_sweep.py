@@ -46,7 +46,7 @@ def test_trials_are_experiments_that_repeat(sweep: Project):
     }
     assert found == {float(trial["train.learning_rate"]) for trial in trials}
 
-    # The same as `dvc exp run` with these parameters, except for what the machine was doing.
+    # The same as `dvc exp run` with these parameters, except for dvclive/system.
     trial = trials[1]["experiment"]
     names = ("train.learning_rate", "train.batch_size")
     changes = [part for name in names for part in ("-S", f"{name}={trials[1][name]}")]
@@ -54,20 +54,20 @@ def test_trials_are_experiments_that_repeat(sweep: Project):
     commits = sweep.experiment_commits()
     sweep.check_same(commits[trial], commits["twin"])
 
-    # And all its files are there.
+    # All files of a trial can be restored.
     sweep.run("git", "reset", "--quiet", "--hard")
     sweep.run("dvc", "exp", "apply", trials[0]["experiment"])
     assert "up to date" in sweep.run("dvc", "status").stdout
 
 
 @pytest.mark.slow
-def test_a_stopped_trial_on_features_repeats_what_it_did(sweep: Project):
+def test_a_stopped_trial_on_features_can_be_repeated(sweep: Project):
     sweep.set_params({"model": {"backbone": "efficientnet_lite0"}, "prepare": {"image_size": 32}})
     sweep.write_sweep(*SEARCHED, **SETTINGS | {"pruner": "hyperband", "trials": 8})
     sweep.run("python", "src/sweep.py", "sweeps/quick.yaml")
     stopped = [trial for trial in sweep.trials() if trial["state"] == "pruned"]
     assert stopped
-    # Not the first one of its process.
+    # The last one: its process has run other trials before.
     sweep.run("dvc", "exp", "apply", stopped[-1]["experiment"])
     assert "stop_after: 1" in (sweep.root / "params.yaml").read_text()
     assert "stop_after: 1" in (sweep.root / "dvclive/train/params.yaml").read_text()
@@ -79,11 +79,11 @@ def test_a_stopped_trial_on_features_repeats_what_it_did(sweep: Project):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on_where_it_was(sweep: Project):
+def test_a_killed_sweep_is_resumed(sweep: Project):
     command = ("python", "src/sweep.py", "sweeps/quick.yaml", "--trials", "4")
     with Run(sweep, command) as run:
         run.seconds_until("2/4")
-        time.sleep(0.3)  # in the middle of the next
+        time.sleep(0.3)  # the next trial is running
         run.signal(signal.SIGKILL, to_all=True)
     output = sweep.run(*command).stdout
     assert "2 of 4 trials are done" in output or "3 of 4 trials are done" in output
@@ -94,7 +94,7 @@ def test_a_killed_sweep_goes_on_where_it_was(sweep: Project):
     assert "4 of 2 trials are done" in sweep.run(*command[:-1], "2").stdout
 
 
-def test_a_sweep_that_is_ended_ends_what_it_began(sweep: Project):
+def test_a_terminated_sweep_stops_its_processes(sweep: Project):
     sweep.set_params({"prepare": {"image_size": 32}})
     sweep.run("dvc", "repro", "prepare")
     (sweep.root / "sweeps/grid.yaml").write_text(
@@ -106,7 +106,7 @@ def test_a_sweep_that_is_ended_ends_what_it_began(sweep: Project):
     with Run(sweep, ("python", "src/sweep.py", "sweeps/grid.yaml", "--jobs", "2")) as run:
         run.seconds_until("0 of 3 trials are done")
         begun: list[psutil.Process] = []
-        # The features of the images are computed for the first time.
+        # Features are computed here for the first time.
         while not any("prepare.py" in command for command in commands(begun)):
             begun = psutil.Process(run.process.pid).children(recursive=True)
         run.signal(signal.SIGTERM, to_all=False)
@@ -117,7 +117,7 @@ def test_a_sweep_that_is_ended_ends_what_it_began(sweep: Project):
 
 
 def commands(processes: list[psutil.Process]) -> list[str]:
-    """The command lines of those that still run."""
+    """Command lines of the processes that still run."""
     found = []
     for process in processes:
         with suppress(psutil.NoSuchProcess):
@@ -126,9 +126,9 @@ def commands(processes: list[psutil.Process]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_failing_trial_does_not_end_the_sweep(sweep: Project):
+def test_a_failing_trial_does_not_stop_the_sweep(sweep: Project):
     sweep.set_params({"model": {"backbone": "efficientnet_lite0"}, "prepare": {"image_size": 32}})
-    # With this seed, a trial fails between two that are on the same data.
+    # With this seed, a trial fails between two trials on the same data.
     grid = ["model.weights: {choices: [nowhere.h5, random]}", "train.batch_size: {choices: [4, 8]}"]
     (sweep.root / "sweeps/grid.yaml").write_text(sweep_text(*grid, pruner="median", seed=1))
     done = sweep.run("python", "src/sweep.py", "sweeps/grid.yaml")
@@ -143,7 +143,7 @@ def test_a_failing_trial_does_not_end_the_sweep(sweep: Project):
     assert sorted(names_of(sweep)) == sorted(complete)
 
 
-def test_a_wrong_sweep_is_refused_in_one_go(sweep: Project):
+def test_all_faults_of_a_sweep_are_reported_at_once(sweep: Project):
     path = sweep.root / "sweeps/wrong.yaml"
     searched = ("train.learning_rate: {high: 0.1}", "train.batchsize: {choices: [4, 8]}")
     path.write_text(sweep_text(*searched, metric="f1").replace("seed: 0\n", ""))
@@ -151,7 +151,7 @@ def test_a_wrong_sweep_is_refused_in_one_go(sweep: Project):
     for fragment in (
         "metric: found 'f1'",
         "seed: missing",
-        "parameters.train.learning_rate: found no whole range; allowed: choices, or low and high",
+        "parameters.train.learning_rate: found an incomplete range; allowed: choices, or low and",
         "parameters.train.batchsize: unknown; did you mean 'train.batch_size'?",
     ):
         assert f"sweeps/wrong.yaml: {fragment}" in done.stderr
@@ -159,7 +159,7 @@ def test_a_wrong_sweep_is_refused_in_one_go(sweep: Project):
     assert line.startswith("error: sweeps/none.yaml: not found") and names_of(sweep) == []
 
 
-def test_data_that_cannot_be_prepared_are_named_in_one_line(sweep: Project):
+def test_data_that_cannot_be_prepared_give_a_one_line_error(sweep: Project):
     sweep.set_params({"download": {"source": "nowhere"}})
     done = sweep.run("python", "src/sweep.py", "sweeps/quick.yaml", fails=True)
     assert done.returncode == 1 and "Traceback" not in done.stderr

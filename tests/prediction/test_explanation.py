@@ -1,4 +1,4 @@
-"""Heat maps lie where the decision comes from."""
+"""Heat maps mark the regions that decide the class."""
 
 from pathlib import Path
 
@@ -28,9 +28,9 @@ def params_with(color_mode: str = "rgb", image_size: int = SIZE, **model: object
 
 
 def corner_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Noise with two bright patches: the class says which of the left corners has one.
+    """Noise with two bright patches: the class is the left corner (top, bottom) of one of them.
 
-    The other patch is in one of the right corners, whichever the class.
+    The other patch is in a random right corner, independent of the class.
     """
     generator = np.random.default_rng(seed)
     pixels = generator.integers(0, 120, (count, SIZE, SIZE, 1)).astype(np.uint8)
@@ -44,7 +44,7 @@ def corner_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return pixels, labels
 
 
-def test_the_heat_is_where_the_class_is_decided():
+def test_the_heat_is_at_the_region_that_decides_the_class():
     keras.utils.set_random_seed(0)
     params = params_with("grayscale", conv1_filters=8, conv2_filters=8, dense_units=16)
     network, model = build_networks(params, class_count=2)
@@ -62,7 +62,7 @@ def test_the_heat_is_where_the_class_is_decided():
     for heat_map, at_bottom in zip(heat, labels, strict=True):
         rows = slice(half, None) if at_bottom else slice(None, half)
         shares.append(heat_map[rows, :half].sum() / heat_map.sum())
-    # A quarter of the image: heat that does not depend on the image has a share of 0.25.
+    # The corner is a quarter of the image: heat independent of the image has a share of 0.25.
     assert np.mean(shares) > 0.7
     assert np.quantile(shares, 0.1) > 0.5
 
@@ -77,8 +77,8 @@ def test_the_heat_is_where_the_class_is_decided():
     ids=["frozen", "fine-tuned", "keras.applications"],
 )
 def test_after_average_pooling_it_is_the_class_activation_map(params: Params):
-    """Zhou et al., https://arxiv.org/abs/1512.04150: the map weighted as the class weighs it."""
-    keras.utils.set_random_seed(0)  # with others, no class may have any heat at all
+    """Zhou et al., https://arxiv.org/abs/1512.04150: the map with the weights of the class."""
+    keras.utils.set_random_seed(0)  # with other seeds, an image may have no heat at all
     network = build_networks(params, class_count=3).model
     size = params.prepare.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (4, size, size, 3)).astype(np.uint8)
@@ -90,18 +90,18 @@ def test_after_average_pooling_it_is_the_class_activation_map(params: Params):
     weights, _ = network.get_layer("classifier").get_layer("logits").get_weights()
     expected = np.einsum("nijk,kn->nij", cells, weights[:, probabilities.argmax(axis=1)])
     expected = expected.clip(0) / expected[0].size
-    middles = heat[:, 16::32, 16::32]  # of cells of 32 pixels, half a pixel past
+    middles = heat[:, 16::32, 16::32]  # half a pixel past the middles of cells of 32 pixels
     assert heat.shape == (4, size, size) and heat.max() > 0
     assert np.abs(middles - expected).max() < 0.05 * expected.max()
 
 
-def test_every_cell_is_drawn_where_it_lies():
+def test_every_cell_is_at_its_position():
     network = build_networks(params_with("grayscale", image_size=30), class_count=2).model
     explain = build_explainer(network)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 30, 30, 1)).astype(np.uint8)
     _, heat = explain(pixels)
     assert heat.shape == (3, 30, 30)
-    # Two poolings leave 7 cells of 4 pixels; the last two pixels have none and show the last one.
+    # Two poolings leave 7 cells of 4 pixels; the last two pixels repeat the last cell.
     for rows in (heat, heat.transpose(0, 2, 1)):
         np.testing.assert_allclose(rows[:, 27:], rows[:, 26:29], rtol=1e-5)
         assert np.abs(rows[:, 25] - rows[:, 26]).max() > 1e-3 * heat.max()
@@ -112,7 +112,7 @@ def panels(sheet: Image.Image, width: int, height: int) -> tuple[np.ndarray, np.
     return pixels[:, :width], pixels[:, width + MARGIN : 2 * width + MARGIN]
 
 
-def test_a_wide_image_is_drawn_beside_its_heat(tmp_path: Path):
+def test_a_wide_image_is_placed_beside_its_heat_map(tmp_path: Path):
     Image.new("RGB", (800, 400), (90, 90, 90)).save(tmp_path / "wide.png")
     heat = np.zeros((SIZE, SIZE), np.float32)
     heat[:8, 24:] = 5
@@ -128,7 +128,7 @@ def test_a_wide_image_is_drawn_beside_its_heat(tmp_path: Path):
 
 
 @pytest.mark.parametrize("size", [(1, 600), (600, 1), (3, 3)])
-def test_any_shape_and_no_heat_at_all_can_be_drawn(tmp_path: Path, size: tuple[int, int]):
+def test_any_shape_and_no_heat_at_all_are_possible(tmp_path: Path, size: tuple[int, int]):
     Image.new("L", size, 200).save(tmp_path / "image.png")
     caption = "a class with a long name ü Ж 99.0%, another one 1.0%"
     sheet = draw_explanation(tmp_path / "image.png", np.zeros((8, 8), np.float32), caption)

@@ -1,4 +1,4 @@
-"""A network at full speed: the same results, whatever the batch."""
+"""Fast inference gives the same results in any batch."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ from image_classifier.preparation.inference import ROWS_PER_REQUEST, build_funct
 
 @pytest.fixture(scope="module")
 def network() -> keras.Model:
-    """A small network with each kind of layer that the backbones are made of."""
+    """A small network with every kind of layer of the backbones."""
     keras.utils.set_random_seed(0)
     pixels = keras.Input((32, 32, 3))
     x = keras.layers.Conv2D(8, 3, strides=2, padding="same")((pixels - 127.0) / 128.0)
@@ -28,7 +28,7 @@ def network() -> keras.Model:
     "count", [1, ROWS_PER_REQUEST - 1, ROWS_PER_REQUEST, 5 * ROWS_PER_REQUEST + 1]
 )
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
-def test_it_gives_what_the_network_gives(network: keras.Model, count: int, dtype: type):
+def test_results_equal_those_of_the_network(network: keras.Model, count: int, dtype: type):
     pixels = np.random.default_rng(0).integers(0, 256, (count, 32, 32, 3)).astype(dtype)
     results = build_function(network)(pixels)
     expected = network(pixels, training=False).numpy()
@@ -36,13 +36,13 @@ def test_it_gives_what_the_network_gives(network: keras.Model, count: int, dtype
     np.testing.assert_allclose(results, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
 
 
-def test_a_image_gives_the_same_in_any_company(network: keras.Model):
+def test_an_image_has_the_same_features_in_any_batch(network: keras.Model):
     pixels = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3)).astype(np.uint8)
     function = build_function(network)
     assert (function(pixels)[7:9] == function(pixels[7:9])).all()
 
 
-def test_tensorflow_runs_it_where_there_is_a_gpu(
+def test_tensorflow_runs_the_network_if_there_is_a_gpu(
     network: keras.Model, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [f"a {kind}"])
@@ -52,7 +52,7 @@ def test_tensorflow_runs_it_where_there_is_a_gpu(
     np.testing.assert_allclose(build_function(network)(pixels), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_later_training_changes_the_network_only(network: keras.Model):
+def test_later_training_does_not_change_the_function(network: keras.Model):
     pixels = np.ones((2, 32, 32, 3), np.uint8)
     copy = keras.models.clone_model(network)
     copy.set_weights(network.get_weights())
@@ -62,7 +62,7 @@ def test_later_training_changes_the_network_only(network: keras.Model):
     assert (function(pixels) == before).all()
 
 
-def test_nobody_is_told_that_openvino_is_used(tmp_path):
+def test_openvino_sends_no_usage_data(tmp_path):
     script = (
         "import sys, numpy as np\n"
         "from image_classifier.preparation.inference import build_function\n"
@@ -74,4 +74,4 @@ def test_nobody_is_told_that_openvino_is_used(tmp_path):
     )
     environment = {"HOME": str(tmp_path), "PYTHONPATH": str(REPOSITORY / "src")}
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
-    assert not (tmp_path / "intel").exists()  # where its telemetry keeps a number of the user
+    assert not (tmp_path / "intel").exists()  # where its telemetry stores an ID of the user

@@ -24,7 +24,7 @@ def split_folder(root: Path, validation: float, test: float) -> list[ImageRecord
 
 
 def copy_parts(images: Path, root: Path, parts: dict[str, slice]) -> None:
-    """Copy to each split this part of the images of two classes."""
+    """Copy the given part of the images of two classes to each split."""
     for split, part in parts.items():
         for name in ("blue", "red"):
             (root / split / name).mkdir(parents=True)
@@ -37,7 +37,7 @@ def folder(images: Path, tmp_path: Path) -> Path:
     return shutil.copytree(images, tmp_path / "raw")
 
 
-def test_fractions_are_about_those_asked_for(tmp_path: Path):
+def test_splits_have_about_the_given_fractions(tmp_path: Path):
     for index in range(1000):
         path = tmp_path / "ab"[index % 2] / f"{index}.png"
         path.parent.mkdir(exist_ok=True)
@@ -48,7 +48,7 @@ def test_fractions_are_about_those_asked_for(tmp_path: Path):
     assert counts["train"] == 1000 - counts["validation"] - counts["test"]
 
 
-def test_adding_images_moves_none(folder: Path):
+def test_adding_images_moves_no_other_image(folder: Path):
     before = split_by_path(folder)
     for index in range(40):
         write_image(folder / "red" / f"a new one {index}.png", (200, 60, 60), seed=1000 + index)
@@ -57,7 +57,7 @@ def test_adding_images_moves_none(folder: Path):
     assert {path: after[path] for path in before} == before
 
 
-def test_copies_stay_together(folder: Path):
+def test_copies_are_in_the_same_split(folder: Path):
     for path in sorted((folder / "red").iterdir()):
         shutil.copy(path, path.with_name(f"copy of {path.name}"))
     splits = split_by_path(folder)
@@ -66,7 +66,7 @@ def test_copies_stay_together(folder: Path):
             assert splits[path.replace("copy of ", "")] == split
 
 
-def test_splits_of_the_dataset_itself_stay(images: Path, tmp_path: Path):
+def test_splits_of_the_dataset_are_kept(images: Path, tmp_path: Path):
     copy_parts(images, tmp_path, {split: slice(n, None, 3) for n, split in enumerate(SPLITS)})
     assert all(path.startswith(f"{split}/") for path, split in split_by_path(tmp_path).items())
 
@@ -78,7 +78,7 @@ def test_splits_of_the_dataset_itself_stay(images: Path, tmp_path: Path):
         (("train", "test"), ("train", "train", "test")),
     ],
 )
-def test_a_missing_split_is_taken_out_of_the_one_before(
+def test_a_missing_split_is_taken_from_the_previous_one(
     images: Path, tmp_path: Path, own: tuple[str, str], taken_from: tuple[str, str, str]
 ):
     copy_parts(images, tmp_path, {split: slice(n, None, 2) for n, split in enumerate(own)})
@@ -88,7 +88,7 @@ def test_a_missing_split_is_taken_out_of_the_one_before(
     assert all(path.split("/")[0] == folders[split] for path, split in splits.items())
 
 
-def test_a_copy_of_a_test_image_is_not_trained_on(images: Path, tmp_path: Path):
+def test_a_copy_of_a_test_image_is_not_used_for_training(images: Path, tmp_path: Path):
     copy_parts(
         images, tmp_path, {split: slice(10 * n, 10 * n + 10) for n, split in enumerate(SPLITS)}
     )
@@ -99,7 +99,7 @@ def test_a_copy_of_a_test_image_is_not_trained_on(images: Path, tmp_path: Path):
     assert splits["test/red/20.png"] == "test"
 
 
-def test_the_table_is_read_as_it_was_written(tmp_path: Path):
+def test_reading_the_table_returns_what_was_written(tmp_path: Path):
     records = [
         ImageRecord("a, b/ü.png", "a, b", "train", "0" * 64),
         ImageRecord('c/"1"\r\n2.png', "c", "test", "f" * 64),
@@ -115,14 +115,16 @@ def test_the_table_is_read_as_it_was_written(tmp_path: Path):
     [b"path,class\na,b\n", b"\xff\xfe", b'path\n"' + b"a" * 200_000],
     ids=["columns", "bytes", "cell"],
 )
-@pytest.mark.fault("Data", "data/prepared/images.csv: damaged", "one line that names the file")
+@pytest.mark.fault(
+    "Data", "data/prepared/images.csv: damaged", "one-line error that names the file"
+)
 def test_a_damaged_table_is_named(tmp_path: Path, content: bytes):
     (tmp_path / "images.csv").write_bytes(content)
-    with pytest.raises(InputError, match=r"images\.csv is damaged .*makes it anew"):
+    with pytest.raises(InputError, match=r"images\.csv is damaged .*creates it again"):
         prepared.read_table(tmp_path / "images.csv")
 
 
-def test_a_image_in_two_classes_is_left_out(folder: Path):
+def test_an_image_in_two_classes_is_excluded(folder: Path):
     before = split_by_path(folder)
     for name in ("a", "b"):
         shutil.copy(folder / "red/00.png", folder / f"blue/{name}.png")
@@ -130,7 +132,7 @@ def test_a_image_in_two_classes_is_left_out(folder: Path):
     assert split_by_path(folder) == before | dict.fromkeys(contradictions, prepared.CONTRADICTION)
 
 
-def test_a_class_without_training_pictures_is_refused(folder: Path):
+def test_a_class_without_training_images_is_refused(folder: Path):
     for path, split in split_by_path(folder).items():
         if path.startswith("red/") and split == "train":
             (folder / path).unlink()
@@ -143,7 +145,7 @@ def test_an_empty_split_is_refused(folder: Path):
         split_folder(folder, 0.2, 1e-9)
 
 
-def test_what_cannot_be_decoded_is_left_out(folder: Path):
+def test_images_that_cannot_be_decoded_are_excluded(folder: Path):
     images = [*find_images(folder), RawImage("s3://bucket/gone.png", "", "red")]
     hashes = [sha256_of(folder / image.path) for image in images[:-1]]
     records = split_images(images, [*hashes, None], 0.2, 0.2)

@@ -1,4 +1,4 @@
-"""Archives as people have them, damaged ones, and some that were made to do harm."""
+"""Usual, damaged and malicious archives."""
 
 import gzip
 import io
@@ -45,14 +45,14 @@ def tar_of(files: dict[str, bytes], mode: str = "w") -> bytes:
 
 
 def tar_header(size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
-    """A member's header alone, without the bytes that it announces."""
+    """The header of a member, without the bytes that it announces."""
     member = tarfile.TarInfo("zeros.jpg")
     member.size, member.type = size, kind
     return member.tobuf()
 
 
 def deflated_zeros(size: int) -> bytes:
-    """Zeros, a multiple of 64 MiB of them, as a zip archive deflates them, to a thousandth."""
+    """Zeros, a multiple of 64 MiB, deflated to a thousandth as in a zip archive."""
     compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     block = compressor.compress(bytes(64 * MEBIBYTE)) + compressor.flush(zlib.Z_FULL_FLUSH)
     return block * (size // (64 * MEBIBYTE)) + compressor.flush()
@@ -73,7 +73,7 @@ def tar_bomb(size: int) -> bytes:
 
 
 def unpacked(content: bytes, tmp_path: Path) -> dict[str, bytes]:
-    """What is unpacked, or an `InputError` of one line."""
+    """Unpack an archive, and return its files; an `InputError` must have one line."""
     tmp_path.mkdir(exist_ok=True)
     (tmp_path / "archive").write_bytes(content)
     folder = tmp_path / "unpacked"
@@ -93,7 +93,7 @@ data = partial(faulty, "Data")
 
 
 def damaged(what: str, *values: object) -> object:
-    return data(what, "refused in one line", *values)
+    return data(what, "refused with a one-line error", *values)
 
 
 @pytest.mark.parametrize(
@@ -116,10 +116,12 @@ def test_an_empty_archive_is_an_empty_folder(tmp_path: Path):
 @pytest.mark.parametrize("pack", [zip_of, tar_of])
 @pytest.mark.parametrize("name", ["../evil", "a/../../evil", "/tmp/evil", "C:\\evil", "..\\evil"])
 @pytest.mark.fault(
-    "Data", "archive: a member outside its folder (`../`, absolute, drive)", "refused in one line"
+    "Data",
+    "archive: a member outside its folder (`../`, absolute, drive)",
+    "refused with a one-line error",
 )
 def test_archives_cannot_write_outside_their_folder(tmp_path: Path, pack, name: str):
-    with pytest.raises(InputError, match="lies outside its folder"):
+    with pytest.raises(InputError, match="is outside the archive's folder"):
         unpacked(pack({"good": b"", name: b"evil"}), tmp_path)
     assert not list(tmp_path.rglob("*evil*"))
 
@@ -139,7 +141,7 @@ def tar_with_links() -> bytes:
     return links + tar_of({"pets/good": b"good"})
 
 
-PASSED_OVER = "passed over, the rest is used"
+PASSED_OVER = "ignored, the rest is used"
 
 
 @pytest.mark.parametrize(
@@ -149,7 +151,7 @@ PASSED_OVER = "passed over, the rest is used"
         data("tar archive: symbolic and hard links, pipes, devices", PASSED_OVER, tar_with_links()),
     ],
 )
-def test_links_are_passed_over(tmp_path: Path, content: bytes):
+def test_links_are_ignored(tmp_path: Path, content: bytes):
     assert unpacked(content, tmp_path) == {"pets/good": b"good"}
 
 
@@ -190,7 +192,7 @@ def invalid_utf8() -> bytes:
 
 
 def understated() -> bytes:
-    """A zip archive whose member is larger than its list of members says."""
+    """A zip archive with a member larger than its directory declares."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("zeros.jpg", bytes(MEBIBYTE))
@@ -199,7 +201,7 @@ def understated() -> bytes:
 
 
 def negative_size() -> bytes:
-    """As in CVE-2025-8194: reading would go backwards, for ever."""
+    """As in CVE-2025-8194: reading would move backwards forever."""
     member = tarfile.TarInfo("zeros.jpg")
     member.pax_headers = {"size": "-1536"}
     return member.tobuf(tarfile.PAX_FORMAT) + bytes(10240)
@@ -212,7 +214,7 @@ def negative_size() -> bytes:
         damaged("archive: empty file", b"", "neither a zip nor a tar archive"),
         damaged("archive: a web page", b"<html>" * 999, "neither a zip nor a tar archive"),
         damaged(
-            "archive: a kind that is not known (zstd, 7z, rar)",
+            "archive: unknown format (zstd, 7z, rar)",
             b"\x28\xb5\x2f\xfd" + bytes(999),
             "neither a zip nor a tar archive",
         ),
@@ -222,7 +224,7 @@ def negative_size() -> bytes:
             "cannot be unpacked",
         ),
         damaged("archive: names that are not UTF-8", invalid_utf8(), "cannot be unpacked"),
-        damaged("archive: a larger member than it says", understated(), "Bad CRC-32"),
+        damaged("archive: a member larger than declared", understated(), "Bad CRC-32"),
         damaged("tar archive: a negative size", negative_size(), "-1,536 bytes"),
         damaged(
             "tar archive: a name of 1 GiB",
@@ -236,17 +238,17 @@ def negative_size() -> bytes:
         ),
     ],
 )
-def test_what_is_refused(tmp_path: Path, content: bytes, message: str):
+def test_invalid_archives_are_refused(tmp_path: Path, content: bytes, message: str):
     with pytest.raises(InputError, match=message):
         unpacked(content, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_names_that_are_alike(tmp_path: Path):
+def test_similar_names(tmp_path: Path):
     content = zip_of([("a.jpg", b"old"), ("A.jpg", b"other"), ("a.jpg", b"new")])
     assert unpacked(content, tmp_path) in (
         {"a.jpg": b"new", "A.jpg": b"other"},
-        {"a.jpg": b"new"},  # where names that differ in case only are one
+        {"a.jpg": b"new"},  # on file systems that ignore case
         {"A.jpg": b"new"},
     )
 
@@ -254,13 +256,13 @@ def test_names_that_are_alike(tmp_path: Path):
 def test_an_archive_inside_an_archive_is_a_file(tmp_path: Path):
     inner = zip_of(IMAGES)
     for number, pack in enumerate((tar_of, zip_of)):
-        # A zip archive is known by its end, which is here also near the end of the outer one.
+        # A zip archive is recognised by its end, which is also near the end of the outer archive.
         small = {"pets/inner.zip": zip_of({"1.jpg": b"cat"})}
         assert unpacked(pack(small), tmp_path / str(number)) == small
     assert unpacked(tar_of({"inner.zip": inner}), tmp_path) == {"inner.zip": inner}
 
 
-BOMB = "refused in one line, within a second, nothing is written"
+BOMB = "refused within a second with a one-line error, nothing is written"
 
 
 @pytest.mark.parametrize(
@@ -274,9 +276,9 @@ def test_a_decompression_bomb_is_refused(tmp_path: Path, content):
     bomb = content(10 * GIBIBYTE)
     assert len(bomb) < 11 * MEBIBYTE
     start = time.monotonic()
-    with pytest.raises(InputError, match=r"unpacks to 10,737,418,240 bytes or more, over 100 ti"):
+    with pytest.raises(InputError, match=r"unpacks to at least 10,737,418,240 bytes, more than 1"):
         unpacked(bomb, tmp_path)
-    assert time.monotonic() - start < 5  # to unpack it takes ten times as long
+    assert time.monotonic() - start < 5  # unpacking it takes ten times as long
     assert not list((tmp_path / "unpacked").iterdir())
 
 
@@ -286,7 +288,7 @@ def test_the_bombs_are_real(tmp_path: Path):
         try:
             assert unpacked(bomb(size), tmp_path / str(number)) == {"zeros.jpg": bytes(size)}
         except InputError as error:
-            assert "Bad CRC-32" in str(error)  # which was not computed
+            assert "Bad CRC-32" in str(error)  # the checksum was not computed
         assert (tmp_path / str(number) / "unpacked/zeros.jpg").stat().st_size > 0.99 * size
 
 
@@ -320,7 +322,9 @@ run(lambda: unpack(Path("archive"), Path("unpacked"), "pets.zip"), Path.cwd())
 
 @pytest.mark.skipif(sys.platform == "win32", reason="has no such limit")
 @pytest.mark.fault(
-    "Data", "disk: full, or a file too large for it, while unpacking", "one line with the room"
+    "Data",
+    "disk: full, or a file too large for it, while unpacking",
+    "one-line error with the free space",
 )
 def test_a_full_disk_is_named(tmp_path: Path):
     (tmp_path / "archive").write_bytes(zip_of(IMAGES))

@@ -2,6 +2,7 @@ import gzip
 import json
 import shutil
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -50,7 +51,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same rules on a smaller scale of time."""
+    """The same rules with shorter times."""
     for name, value in {"BACKOFF": 0, "LONGEST_WAIT": 1, "TIMEOUT": 0.5, "SPEED_TIME": 0.3}.items():
         monkeypatch.setattr(downloads, name, value)
 
@@ -60,7 +61,7 @@ def checksum(content: bytes) -> str:
 
 
 def replace_content(content: bytes, then: Fault) -> Fault:
-    """The file is replaced by another one before this request is answered."""
+    """Replace the file before answering this request."""
 
     def answer(request: Request) -> None:
         request.server_state.content = content
@@ -78,19 +79,19 @@ def silence(request: Request) -> None:
 
 
 def part(start: int, whole: int) -> Fault:
-    """As many bytes as are missing, but from `start` on, or of a file with `whole` bytes."""
+    """Send the missing number of bytes, but from `start`, or of a file with `whole` bytes."""
     content_range = f"bytes {start}-{start + HALF - 1}/{whole}"
     return lambda request: request.send(OTHER[:HALF], 206, {"Content-Range": content_range})
 
 
 def ignore_if_range(request: Request) -> None:
-    """As servers do that know Range and not If-Range."""
+    """Answer like servers that support Range but not If-Range."""
     del request.headers["If-Range"]
     request.answer()
 
 
 def chunked(limit: int | None) -> Fault:
-    """No length is announced; with `limit` the end does not come."""
+    """Send without announcing the length; with `limit`, stop early."""
 
     def answer(request: Request) -> None:
         content = request.server_state.content[:limit]
@@ -108,18 +109,24 @@ def chunked(limit: int | None) -> Fault:
     return answer
 
 
-def test_a_file_is_downloaded_once(server: FileServer, path: Path, capfd):
+def test_a_file_is_downloaded_once(
+    server: FileServer,
+    path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
     for _ in range(2):
         assert download(server.url, checksum(CONTENT), path) == path
         assert path.read_bytes() == CONTENT
-    assert "100%" in capfd.readouterr().err
+    assert "downloading:   0%|" in capsys.readouterr().err
     assert (len(server.requests), server.sent) == (1, WHOLE)
     assert not list(path.parent.glob("*.partial"))
 
 
 network = partial(faulty, "Network")
-TRIED_AGAIN, STARTS_OVER = "tried again, complete", "starts over, complete"
-GOES_ON = "goes on where it stopped; no byte is fetched twice"
+TRIED_AGAIN, STARTS_AGAIN = "tried again, complete", "starts again, complete"
+RESUMES = "resumes where it stopped; no byte is fetched twice"
 
 
 @pytest.mark.parametrize(
@@ -133,10 +140,10 @@ GOES_ON = "goes on where it stopped; no byte is fetched twice"
             [None, None],
         ),
         network("connection closed without an answer", TRIED_AGAIN, no_answer, [None, None]),
-        network("connection cut at half", GOES_ON, cut(HALF), [None, REST]),
-        network("server stalls at half", GOES_ON, stall(HALF), [None, REST]),
+        network("connection cut at half", RESUMES, cut(HALF), [None, REST]),
+        network("server stalls at half", RESUMES, stall(HALF), [None, REST]),
         network(
-            "connection cut at half, length not announced", GOES_ON, chunked(HALF), [None, REST]
+            "connection cut at half, length not announced", RESUMES, chunked(HALF), [None, REST]
         ),
         network(
             "Content-Length too large",
@@ -146,7 +153,7 @@ GOES_ON = "goes on where it stopped; no byte is fetched twice"
         ),
     ],
 )
-def test_a_download_is_tried_again(
+def test_a_failed_download_is_tried_again(
     server: FileServer, path: Path, first: Fault, asked: list[str | None]
 ):
     server.faults = [first]
@@ -156,14 +163,14 @@ def test_a_download_is_tried_again(
         assert server.sent == WHOLE
 
 
-@pytest.mark.fault("Network", "slow trickle, then full speed", GOES_ON)
-def test_a_trickle_is_left_for_another_connection(server: FileServer, path: Path):
+@pytest.mark.fault("Network", "slow trickle, then full speed", RESUMES)
+def test_a_slow_connection_is_replaced(server: FileServer, path: Path):
     server.faults = [trickle(0.05)]
     assert download(server.url, None, path).read_bytes() == CONTENT
     assert len(server.requests) == 2 and server.sent < WHOLE + 10
 
 
-@pytest.mark.fault("Network", "redirect", "followed, and again when the download goes on")
+@pytest.mark.fault("Network", "redirect", "followed, and followed again when the download resumes")
 def test_redirects_are_followed(server: FileServer, path: Path):
     redirect = status(302, Location="/elsewhere/pets.zip")
     server.faults = [redirect, cut(HALF), redirect]
@@ -171,8 +178,8 @@ def test_redirects_are_followed(server: FileServer, path: Path):
     assert server.ranges_asked == [None, None, REST, REST]
 
 
-@pytest.mark.fault("Network", "cut at 40 places, one after another", GOES_ON)
-def test_each_connection_goes_on_where_the_last_one_stopped(
+@pytest.mark.fault("Network", "cut at 40 places, one after another", RESUMES)
+def test_each_connection_resumes_where_the_last_one_stopped(
     server: FileServer, path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable
 ):
     monkeypatch.setattr(downloads, "PROGRESS", 1000)
@@ -183,8 +190,8 @@ def test_each_connection_goes_on_where_the_last_one_stopped(
     assert server.ranges_asked[1:] == [f"bytes={7_000 * n}-" for n in range(1, 41)]
 
 
-@pytest.mark.fault("Network", "another call after a cut at 30 places", GOES_ON)
-def test_a_later_call_goes_on(
+@pytest.mark.fault("Network", "run again after a cut at 30 places", RESUMES)
+def test_a_later_call_resumes(
     server: FileServer, path: Path, monkeypatch: pytest.MonkeyPatch, record_property: Callable
 ):
     monkeypatch.setattr(downloads, "RETRIES", 0)
@@ -194,7 +201,7 @@ def test_a_later_call_goes_on(
         target = path.with_name(str(number))
         server.faults, server.sent, server.requests = [cut(place)], 0, []
         with pytest.raises(
-            UnfinishedError, match=f"{place:,} of 300,000 bytes are here: run the same"
+            UnfinishedError, match=f"{place:,} of 300,000 bytes are kept: run the same"
         ):
             download(server.url, None, target)
         assert not target.exists()
@@ -202,14 +209,14 @@ def test_a_later_call_goes_on(
         assert server.sent == WHOLE and server.ranges_asked == [None, f"bytes={place}-"]
 
 
-def test_only_what_can_be_told_apart_is_joined(server: FileServer, path: Path):
-    """What makes a server's answer one to go on with, and what does not."""
+def test_only_parts_of_a_known_version_are_joined(server: FileServer, path: Path):
+    """Which answers of a server allow a download to resume."""
     goes_on, starts_over = [None, REST], [None, None]
     weak = {"ETag": 'W/"1"', **last_modified(3600)}
     for number, (headers, digest, asked) in enumerate(
         [
             (last_modified(3600), None, goes_on),
-            # It may have changed since in the same second, whenever it is asked for.
+            # The file may have changed again in the same second.
             (partial(last_modified, 0), None, starts_over),
             ({"Last-Modified": "yesterday"}, None, starts_over),
             (weak, None, starts_over),
@@ -229,25 +236,27 @@ def test_only_what_can_be_told_apart_is_joined(server: FileServer, path: Path):
         assert server.requests[-1].get("If-Range") == validator
 
 
-@pytest.mark.fault("Network", "server without ranges, cut at half", STARTS_OVER)
-def test_a_server_without_ranges_starts_over(server: FileServer, path: Path):
+@pytest.mark.fault("Network", "server without ranges, cut at half", STARTS_AGAIN)
+def test_without_ranges_a_download_starts_again(server: FileServer, path: Path):
     server.ranges, server.faults = False, [cut(HALF)]
     assert download(server.url, None, path).read_bytes() == CONTENT
     assert server.sent == HALF + WHOLE
 
 
-WHOLE_AND_NEW = "the new file, whole; never a mixture"
+COMPLETE_AND_NEW = "the new file, complete; never a mixture"
 
 
 @pytest.mark.parametrize(
     ("content", "second"),
     [
-        network("file changed between attempts", WHOLE_AND_NEW, OTHER, Request.answer),
-        network("file shortened between attempts", WHOLE_AND_NEW, SHORTER, Request.answer),
-        network("file changed, server ignores If-Range", WHOLE_AND_NEW, OTHER, ignore_if_range),
-        network("file shortened, server ignores If-Range", WHOLE_AND_NEW, SHORTER, ignore_if_range),
-        network("another range than asked for", STARTS_OVER, CONTENT, part(1000, WHOLE)),
-        network("range of a file of another size", STARTS_OVER, CONTENT, part(HALF, WHOLE + 1)),
+        network("file changed between attempts", COMPLETE_AND_NEW, OTHER, Request.answer),
+        network("file shortened between attempts", COMPLETE_AND_NEW, SHORTER, Request.answer),
+        network("file changed, server ignores If-Range", COMPLETE_AND_NEW, OTHER, ignore_if_range),
+        network(
+            "file shortened, server ignores If-Range", COMPLETE_AND_NEW, SHORTER, ignore_if_range
+        ),
+        network("another range than requested", STARTS_AGAIN, CONTENT, part(1000, WHOLE)),
+        network("range of a file of another size", STARTS_AGAIN, CONTENT, part(HALF, WHOLE + 1)),
     ],
 )
 def test_versions_are_never_mixed(server: FileServer, path: Path, content: bytes, second: Fault):
@@ -255,15 +264,17 @@ def test_versions_are_never_mixed(server: FileServer, path: Path, content: bytes
     assert download(server.url, None, path).read_bytes() == content
 
 
-@pytest.mark.fault("Network", "file replaced this second, server ignores If-Range", WHOLE_AND_NEW)
-def test_a_date_that_cannot_name_a_version_tells_a_change(server: FileServer, path: Path):
+@pytest.mark.fault(
+    "Network", "file replaced this second, server ignores If-Range", COMPLETE_AND_NEW
+)
+def test_a_weak_date_shows_a_change(server: FileServer, path: Path):
     server.headers = lambda: last_modified(3600 if server.content is CONTENT else 0)
     server.faults = [cut(HALF), replace_content(OTHER, ignore_if_range)]
     assert download(server.url, None, path).read_bytes() == OTHER
     assert server.ranges_asked == [None, REST, None]
 
 
-def test_a_mixture_that_only_the_checksum_tells_is_fetched_anew(server: FileServer, path: Path):
+def test_a_mixture_found_by_the_checksum_is_downloaded_again(server: FileServer, path: Path):
     server.headers = dict
     server.faults = [cut(HALF), replace_content(OTHER, Request.answer)]
     assert download(server.url, checksum(OTHER), path).read_bytes() == OTHER
@@ -272,10 +283,10 @@ def test_a_mixture_that_only_the_checksum_tells_is_fetched_anew(server: FileServ
 
 @pytest.mark.parametrize("place", [HALF, WHOLE], ids=["half", "all"])
 @pytest.mark.parametrize("length_known", [True, False])
-def test_what_a_killed_process_left_is_taken_up(
+def test_a_partial_download_of_a_killed_process_is_resumed(
     server: FileServer, path: Path, place: int, length_known: bool
 ):
-    """Killed before the rest came, or before the file got its name."""
+    """Killed before the rest arrived, or before the file got its name."""
     path.parent.mkdir()
     path.with_name("pets.zip.partial").write_bytes(CONTENT[:place])
     size = WHOLE if length_known else None
@@ -287,7 +298,9 @@ def test_what_a_killed_process_left_is_taken_up(
 
 
 @pytest.mark.parametrize("record", ["", "{}", '{"url": "http://127.0.0.1/other.zip"}'])
-def test_what_belongs_to_another_address_is_not_used(server: FileServer, path: Path, record: str):
+def test_a_partial_download_of_another_address_is_not_used(
+    server: FileServer, path: Path, record: str
+):
     path.parent.mkdir()
     for name in ("pets.zip", "pets.zip.partial"):
         path.with_name(name).write_bytes(OTHER)
@@ -295,13 +308,13 @@ def test_what_belongs_to_another_address_is_not_used(server: FileServer, path: P
     assert download(server.url, None, path).read_bytes() == CONTENT
 
 
-def test_a_changed_checksum_makes_a_finished_file_old(server: FileServer, path: Path):
+def test_a_changed_checksum_makes_a_finished_file_outdated(server: FileServer, path: Path):
     download(server.url, checksum(CONTENT), path)
     server.content = OTHER
     assert download(server.url, checksum(OTHER), path).read_bytes() == OTHER
 
 
-ONE_LINE = "one line with the address and the way out"
+ONE_LINE = "one-line error with the address and a remedy"
 
 
 @pytest.mark.parametrize(
@@ -311,7 +324,7 @@ ONE_LINE = "one line with the address and the way out"
         network("status 500 every time", ONE_LINE, status(500), "500 Internal Server Error", 4),
         network(
             "status 503 with Retry-After of a day",
-            "does not wait for it",
+            "does not wait",
             status(503, Retry_After="86400"),
             "503 Service Unavailable",
             4,
@@ -325,16 +338,20 @@ ONE_LINE = "one line with the address and the way out"
         ),
         network("no answer every time", ONE_LINE, no_answer, "Connection aborted.", 4),
         network("stall before the answer", ONE_LINE, silence, "Read timed out", 4),
-        network("cut after the headers", ONE_LINE, cut(0), "broke off", 4),
+        network("cut after the headers", ONE_LINE, cut(0), "connection was lost", 4),
         network(
-            "cut at half every time, length not announced", ONE_LINE, chunked(HALF), "broke off", 4
+            "cut at half every time, length not announced",
+            ONE_LINE,
+            chunked(HALF),
+            "connection was lost",
+            4,
         ),
-        network("stall every time", ONE_LINE, stall(1000), "no byte came for", 4),
+        network("stall every time", ONE_LINE, stall(1000), "no data arrived for", 4),
         network(
             "slow trickle every time",
             ONE_LINE,
             trickle(0.05),
-            "less than 1,000 bytes came per second",
+            "slower than 1,000 bytes per second",
             4,
         ),
     ],
@@ -348,7 +365,7 @@ def test_a_failed_download_names_the_address(
         download(server.url, None, path)
     message = str(caught.value)
     assert message.startswith(f"{server.url} could not be downloaded (") and reason in message
-    assert message.endswith("name another place as download.source")
+    assert message.endswith("set download.source to another location")
     assert len(message.splitlines()) == 1
     assert len(server.requests) == requests
     assert time.monotonic() - started < 10
@@ -356,12 +373,12 @@ def test_a_failed_download_names_the_address(
 
 
 @pytest.mark.fault("Network", "server without ranges, cut at half every time", ONE_LINE)
-def test_the_same_bytes_again_are_no_progress(
+def test_receiving_the_same_bytes_again_is_not_progress(
     server: FileServer, path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(downloads, "PROGRESS", 1000)
     server.ranges, server.always = False, cut(HALF)
-    with pytest.raises(UnfinishedError, match="150,000 of 300,000 bytes are here"):
+    with pytest.raises(UnfinishedError, match="150,000 of 300,000 bytes are kept"):
         download(server.url, None, path)
     assert len(server.requests) == 4
 
@@ -374,20 +391,20 @@ def test_a_refused_connection_is_named(path: Path):
     assert not list(path.parent.iterdir())
 
 
-@pytest.mark.fault("Network", "name of the server unknown", ONE_LINE)
+@pytest.mark.fault("Network", "unknown server name", ONE_LINE)
 def test_an_unknown_server_is_named(path: Path):
     with pytest.raises(UnfinishedError, match=r"nowhere\.invalid/pets\.zip could .*resolve"):
         download("http://nowhere.invalid/pets.zip", None, path)
 
 
 @pytest.mark.parametrize("url", ["http://[::1/pets.zip", "http://", f"http://{'a' * 300}/pets.zip"])
-def test_what_is_no_address_is_refused(path: Path, url: str):
+def test_invalid_addresses_are_refused(path: Path, url: str):
     with pytest.raises(InputError, match="could not be downloaded"):
         download(url, None, path)
 
 
-@pytest.mark.fault("Network", "wrong checksum", "one line; nothing of it is kept")
-def test_other_bytes_than_the_checksum_says_are_not_kept(server: FileServer, path: Path):
+@pytest.mark.fault("Network", "wrong checksum", "one-line error; nothing of the file is kept")
+def test_a_file_with_a_wrong_checksum_is_not_kept(server: FileServer, path: Path):
     with pytest.raises(InputError) as caught:
         download(server.url, "0" * 64, path)
     assert not isinstance(caught.value, UnfinishedError)
@@ -397,16 +414,18 @@ def test_other_bytes_than_the_checksum_says_are_not_kept(server: FileServer, pat
     assert not path.exists() and not list(path.parent.glob("*.partial"))
 
 
-@pytest.mark.fault("Network", "wrong checksum after a cut", "tried once more, then one line")
-def test_a_wrong_checksum_after_a_cut_is_tried_once_more(server: FileServer, path: Path):
+@pytest.mark.fault(
+    "Network", "wrong checksum after a cut", "tried again once, then a one-line error"
+)
+def test_a_wrong_checksum_after_a_cut_is_tried_again_once(server: FileServer, path: Path):
     server.faults = [cut(HALF), Request.answer, cut(HALF)]
     with pytest.raises(InputError, match=r"has .*, not 0000"):
         download(server.url, "0" * 64, path)
     assert server.ranges_asked == [None, REST, None, REST]
 
 
-@pytest.mark.fault("Disk", "too little room for a download", "one line before the first byte")
-def test_too_little_room_is_said_before_it_is_used(
+@pytest.mark.fault("Disk", "too little room for a download", "one-line error before the first byte")
+def test_too_little_space_is_reported_before_the_download(
     server: FileServer, path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     usage = shutil.disk_usage(path.parents[1])._replace(free=1000)
@@ -418,8 +437,8 @@ def test_too_little_room_is_said_before_it_is_used(
     assert download(server.url, None, path).read_bytes() == CONTENT
 
 
-def test_a_compressed_file_stays_as_it_is(server: FileServer, path: Path):
-    """Servers call a .gz "encoded" although nobody asked for that."""
+def test_a_compressed_file_is_not_decompressed(server: FileServer, path: Path):
+    """Servers may call a .gz "encoded" without being asked to encode."""
     server.content = gzip.compress(CONTENT)
     server.headers = lambda: {"Content-Encoding": "gzip"}
     assert download(server.url, None, path).read_bytes() == server.content

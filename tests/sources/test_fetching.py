@@ -8,7 +8,7 @@ from image_classifier.common.errors import InputError
 from image_classifier.sources.fetching import fetch
 
 
-def test_a_folder_is_used_where_it_stands(tmp_path: Path):
+def test_a_folder_is_used_in_place(tmp_path: Path):
     assert fetch(str(tmp_path), None, tmp_path / "scratch") == tmp_path
 
 

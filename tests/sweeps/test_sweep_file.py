@@ -1,14 +1,12 @@
-"""What a file of a sweep may say."""
+"""The format of sweep files."""
 
 import copy
-import itertools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from optuna import Study, Trial
 from ruamel.yaml import YAML
 
 from helpers.project import REPOSITORY
@@ -27,7 +25,7 @@ from helpers.yaml_faults import (
 )
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import Params, read_params
-from image_classifier.sweeps.study import build_sampler, new_trials, open_study
+from image_classifier.sweeps.study import build_sampler
 from image_classifier.sweeps.sweep_file import Sweep, read_sweep
 
 SWEEP = REPOSITORY / "sweeps/learning_rate.yaml"
@@ -53,9 +51,9 @@ def reasons_of(path: Path, params: Params) -> list[str]:
 
 @EXAMPLES
 @pytest.mark.fault(
-    "Parameters", "a key of a sweep missing, null, wrong or misspelt", "one line for each"
+    "Parameters", "a key of a sweep missing, null, wrong or misspelt", "one-line error for each"
 )
-def test_faults_of_keys_are_a_line_each(
+def test_each_faulty_key_gives_a_line(
     tmp_path: Path, params: Params, record_property: Callable, examples: int
 ):
     default, path, injections = YAML(typ="safe").load(TEXT), tmp_path / "sweep.yaml", 0
@@ -89,7 +87,7 @@ def test_faults_of_keys_are_a_line_each(
     record_property("injections", injections)
 
 
-@pytest.mark.fault("Parameters", "values to sweep that are not allowed", "one line for each")
+@pytest.mark.fault("Parameters", "values to sweep that are not allowed", "one-line error for each")
 @pytest.mark.parametrize(
     ("searched", "reasons"),
     [
@@ -99,10 +97,10 @@ def test_faults_of_keys_are_a_line_each(
         ("train.dropout: 3", [f": found 3; allowed: {FORM}"]),
         ("train.dropout: {lo: 0, high: 0.1}", [".lo: unknown; did you mean 'low'?"]),
         ("train.dropout: {low: a, high: 0.1}", [".low: found 'a'; allowed: a number"]),
-        ("train.dropout: {low: 0.1}", [": found no whole range; allowed: choices"]),
+        ("train.dropout: {low: 0.1}", [": found an incomplete range; allowed: choices"]),
         (
             "train.dropout: {choices: [0.1], log: true}",
-            [": found choices and a range; allowed: one of them"],
+            [": found choices and a range; allowed: either"],
         ),
         ("train.dropout: {low: 0.2, high: 0.1}", [": found low 0.2; allowed: at most high, 0.1"]),
         (
@@ -111,12 +109,12 @@ def test_faults_of_keys_are_a_line_each(
         ),
         (
             "train.dropout: {low: 0.1, high: 0.2, log: true, step: 0.1}",
-            [": found log and step 0.1; allowed: one of them"],
+            [": found log and step 0.1; allowed: either"],
         ),
         ("train.dropout: {low: 0.1, high: 0.2, step: 0}", [": found step 0; allowed: above 0"]),
         (
             "train.dropout: {low: 0.1, high: 0.2, step: 1e-300}",
-            [": found step 1e-300; allowed: 100,000 steps"],
+            [": found step 1e-300; allowed: at most 100,000 steps"],
         ),
         (
             "train.dropout: {low: 0, high: 1e300}",
@@ -146,23 +144,25 @@ def test_faults_of_keys_are_a_line_each(
         (
             "model.backbone: {choices: [cnn, resnet50]}",
             [
-                ": found 'resnet50'; prepare.image_size: found 28; resnet50 takes 32",
-                ": found 'resnet50'; prepare.color_mode: found 'grayscale'; resnet50",
+                ": found 'resnet50'; prepare.image_size: found 28; allowed with resnet50: 32",
+                ": found 'resnet50'; prepare.color_mode: found 'grayscale'; allowed with resnet50",
             ],
         ),
         ("train.stop_after: {low: 1, high: 16}", [": found 16; train.epochs is 15"]),
         ("3: {low: 1, high: 2}", [": unknown; allowed: text"]),
     ],
 )
-def test_what_a_sweep_refuses(tmp_path: Path, params: Params, searched: str, reasons: list[str]):
-    """`reasons` are how the lines go on after the name."""
+def test_values_that_a_sweep_refuses(
+    tmp_path: Path, params: Params, searched: str, reasons: list[str]
+):
+    """`reasons` are the starts of the lines, after the name."""
     path = tmp_path / "sweep.yaml"
     path.write_text(f"{TEXT.partition('parameters:')[0]}parameters:\n  {searched}\n")
     name = searched.partition(":")[0]
     check_starts(reasons_of(path, params), [f"parameters.{name}{reason}" for reason in reasons])
 
 
-def test_values_that_another_searched_one_may_suit_are_tried(tmp_path: Path, params: Params):
+def test_values_that_suit_another_varied_parameter_are_tried(tmp_path: Path, params: Params):
     path = tmp_path / "sweep.yaml"
     path.write_text(
         f"{TEXT}  train.stop_after: {{choices: [3, 18]}}\n  train.epochs: {{choices: [4, 20]}}\n"
@@ -170,7 +170,7 @@ def test_values_that_another_searched_one_may_suit_are_tried(tmp_path: Path, par
     read_sweep(path, params)
 
 
-def test_a_grid_needs_an_end(tmp_path: Path, params: Params):
+def test_a_grid_must_be_finite(tmp_path: Path, params: Params):
     path = tmp_path / "sweep.yaml"
     grid = TEXT.replace("sampler: tpe ", "sampler: grid ")
     path.write_text(grid.replace("trials: 20", "trials: 0"))
@@ -186,7 +186,7 @@ def test_a_grid_needs_an_end(tmp_path: Path, params: Params):
     assert read_sweep(path, params).combinations == 10 * 7 * 4
 
 
-def test_the_largest_seed_serves_any_number_of_trials(tmp_path: Path, params: Params):
+def test_the_largest_seed_allows_any_number_of_trials(tmp_path: Path, params: Params):
     path = tmp_path / "sweep.yaml"
     for sampler in ("tpe", "random"):
         text = TEXT.replace("sampler: tpe ", f"sampler: {sampler} ")
@@ -195,7 +195,7 @@ def test_the_largest_seed_serves_any_number_of_trials(tmp_path: Path, params: Pa
 
 
 @EXAMPLES
-@pytest.mark.fault("Parameters", "a sweep with other text put in and left out", "read or refused")
+@pytest.mark.fault("Parameters", "a sweep file with text inserted and removed", "read or refused")
 def test_any_text_is_read_or_refused(
     tmp_path: Path, params: Params, record_property: Callable, examples: int
 ):
@@ -214,37 +214,3 @@ def test_any_text_is_read_or_refused(
 
     check()
     record_property("injections", refused)
-
-
-@pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])
-@pytest.mark.parametrize("left_in_line", [False, True])
-def test_interrupted_trials_are_run_once_more(tmp_path: Path, sampler: str, left_in_line: bool):
-    sweep = Sweep(
-        metric="accuracy",
-        sampler=sampler,
-        pruner="none",
-        trials=6,
-        seed=0,
-        parameters={"train.dropout": {"low": 0.0, "high": 0.5, "step": 0.1}},
-    )
-
-    def begin(count: int) -> tuple[Study, list[Trial]]:
-        study = open_study(tmp_path / "trials.sqlite3", "some", sweep, epochs=1)
-        trials = list(itertools.islice(new_trials(study, sweep), count))
-        for trial in trials:
-            sweep.parameters["train.dropout"].suggest(trial, "train.dropout")
-        return study, trials
-
-    study, trials = begin(3)
-    study.tell(trials[0], 0.5)
-    if left_in_line:  # interrupted once more, between being put in line and being begun
-        repeated = trials[1]
-        attributes = repeated.user_attrs or {"repeats": repeated.number}
-        study.enqueue_trial(repeated.params, user_attrs=attributes)
-    study, after = begin(5)
-    interrupted = [trial.params for trial in trials[1:]]
-    assert [trial.params for trial in after[:2]] == interrupted
-    if sampler == "grid":
-        values = sorted(trial.params["train.dropout"] for trial in [trials[0], *after])
-        assert values == pytest.approx([0.0, 0.1, 0.2, 0.3, 0.4, 0.5])
-        assert list(new_trials(study, sweep)) == []

@@ -1,14 +1,15 @@
-"""What every stage needs.
+"""Modules that every stage uses.
 
-params          params.yaml: which values are allowed, and which contradict each other
-strict_yaml     YAML files with fixed keys, and what is said of a wrong one
-errors          the error that a user is shown as one line
-script          the start of a script: signals, one-line errors, the end with DVC
-stage_inputs    what a stage reads: that it stays the same meanwhile, and a hash of it
-disk            crash-safe writes, and how much room there is
+params          params.yaml: allowed values, and combinations that contradict each other
+strict_yaml     reads YAML files with fixed keys and explains every mistake in them
+errors          the error that is shown to the user without a traceback
+script          runs a script: signals, one-line errors, stops when DVC stops
+progress        shows the progress of a step
+stage_inputs    detects changes to a stage's inputs while it runs, and hashes them
+disk            crash-safe writes and checks of free space
 hashing         hashes of files
-class_folders   images in a folder for each class, perhaps with splits above them
-raw_data        data/raw: its images and where they are
-remote          images in buckets and at addresses
-images          decoding: from an image file to pixels
+class_folders   finds images in class folders, optionally below split folders
+raw_data        lists the images of data/raw
+remote          reads images from buckets and URLs
+images          decodes image files to pixels
 """

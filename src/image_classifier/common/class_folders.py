@@ -1,4 +1,4 @@
-"""Images as people keep them: a folder for each class, perhaps train/validation/test above."""
+"""Find images in class folders, optionally below train/validation/test folders."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -13,18 +13,18 @@ SPLIT_NAMES = {
 
 
 def find_class_folders(root: Path) -> dict[tuple[str, str], Path]:
-    """Find the class folders below `root`, past folders that hold one other and perhaps a readme.
+    """Find the class folders below `root`, skipping wrapper folders with a single subfolder.
 
     Returns:
         (split, class name) -> folder, sorted; the split is "train", "validation", "test", or ""
-        where the images are not split.
+        if the images are not split.
 
     Raises:
-        InputError: if there is no `root`, there are splits but none to train on, or as
-            `check_classes` does.
+        InputError: if `root` does not exist, there are splits but no training split, or
+            `check_classes` finds an error.
     """
     if not root.is_dir():
-        raise InputError(f"{root} not found; allowed: a folder with a folder for each class")
+        raise InputError(f"{root} not found; allowed: a folder with one subfolder per class")
     top = root
     while len(inner := _folders(top)) == 1 and _folders(inner[0]):
         top = inner[0]
@@ -35,27 +35,29 @@ def find_class_folders(root: Path) -> dict[tuple[str, str], Path]:
         for folder in _folders(parent)
     }
     if splits and "train" not in splits:
-        raise InputError(f"{top}: found {', '.join(splits)}; a 'train' folder must stand beside")
+        raise InputError(f"{top}: found {', '.join(splits)}, but no 'train' folder")
     check_classes(folders, top)
     return dict(sorted(folders.items()))
 
 
 def check_classes(found: Collection[tuple[str, str]], place: object) -> None:
-    """Make sure that a dataset has classes to tell apart, and images to train on of each.
+    """Check that a dataset has at least two classes, and every class has training images.
 
-    `found` has (split, class name) as `find_class_folders` gives them; errors name `place`.
+    `found` has the pairs (split, class name) of `find_class_folders`; errors name `place`.
 
     Raises:
-        InputError: if there are fewer than two classes, one has no images to train on, or only
-            some images are in a split.
+        InputError: if there are fewer than two classes, a class has no training images, or only
+            some images have a split.
     """
     splits = {split for split, _ in found}
     if "" in splits and len(splits) > 1:
-        raise InputError(f"{place}: found a split for some images; allowed: for all, or for none")
+        raise InputError(
+            f"{place}: found a split for only some images; allowed: for all images or for none"
+        )
     classes = {name for split, name in found if split in ("train", "")}
     for split, name in found:
         if name not in classes:
-            raise InputError(f"{place}: class {name!r} is in {split!r} and not in 'train'")
+            raise InputError(f"{place}: class {name!r} is in {split!r} but not in 'train'")
     if len(classes) < 2:
         raise InputError(
             f"{place}: found {len(classes)} class folders; allowed: two or more, each with images"
@@ -63,7 +65,7 @@ def check_classes(found: Collection[tuple[str, str]], place: object) -> None:
 
 
 def find_files(folder: Path) -> list[Path]:
-    """All files at any depth below a class folder, sorted; hidden ones are passed over."""
+    """All files at any depth below a class folder, sorted, without hidden files."""
     return sorted(
         path
         for path in folder.rglob("*")
@@ -72,13 +74,13 @@ def find_files(folder: Path) -> list[Path]:
 
 
 def _split_folders(top: Path, folders: list[Path]) -> dict[str, Path]:
-    """Split name -> folder, if a folder is named after a split and holds class folders."""
+    """Split name -> folder, for folders named after a split that contain class folders."""
     splits = {
         SPLIT_NAMES[folder.name.lower()]: folder
         for folder in folders
         if folder.name.lower() in SPLIT_NAMES and _folders(folder)
     }
-    if splits and len(splits) < len(folders):  # one is no split, or two are the same
+    if splits and len(splits) < len(folders):  # a folder is no split, or a split has two folders
         raise InputError(
             f"{top}: found {', '.join(folder.name for folder in folders)}; allowed beside "
             "train: one validation and one test folder, with class folders in each"
@@ -95,7 +97,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _leads_back(path: Path) -> bool:
-    """Whether it is a link to a folder that it lies in: all images would be in it again."""
+    """Whether `path` links to one of its own parents, so that every image would be found again."""
     return path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve())
 
 

@@ -1,4 +1,4 @@
-"""Write so that a process that is killed, or a disk that is full, costs nothing that there was."""
+"""Crash-safe writes: a kill or a full disk never damages existing files."""
 
 import shutil
 from collections.abc import Iterator
@@ -14,9 +14,9 @@ class NoSpaceError(InputError):
 
 @contextmanager
 def scratch_folder(path: Path) -> Iterator[Path]:
-    """An empty folder for what is not finished, removed in the end.
+    """An empty folder for unfinished output, removed at the end.
 
-    Its name is always the same, so that what a killed process left there is removed as well.
+    Leftovers of a killed process at the same path are removed first.
     """
     shutil.rmtree(path, ignore_errors=True)
     path.mkdir(parents=True)
@@ -27,9 +27,9 @@ def scratch_folder(path: Path) -> Iterator[Path]:
 
 
 def replace_folder(new: Path, old: Path) -> None:
-    """Give the folder `new` the name `old`; one that has it goes into the folder that `new` is in.
+    """Rename `new` to `old`, first moving any existing `old` next to `new`.
 
-    There is never a folder `old` that is not whole.
+    `old` is never incomplete.
     """
     if old.exists():
         old.rename(new.with_name(f"{new.name}.replaced"))
@@ -38,10 +38,10 @@ def replace_folder(new: Path, old: Path) -> None:
 
 @contextmanager
 def enough_space(path: Path, size: int) -> Iterator[None]:
-    """Write about `size` bytes to `path`, or below it, in the block.
+    """A block that writes about `size` bytes to or below `path`.
 
     Raises:
-        NoSpaceError: if there is no room for them, before anything is written or while it is.
+        NoSpaceError: if the disk has too little space, before the block or while it writes.
     """
     if size > _free(path):
         raise no_space(path, size)
@@ -54,16 +54,16 @@ def enough_space(path: Path, size: int) -> Iterator[None]:
 
 
 def no_space(path: Path, size: int, reason: str = "no space left on the disk") -> NoSpaceError:
-    """The error that says that `size` bytes, 0 if that is not known, do not fit at `path`."""
+    """The error that `size` bytes (0: unknown) do not fit on the disk of `path`."""
     needed = f"{format_bytes(size)} needed, " if size else ""
     free = format_bytes(_free(path))
     return NoSpaceError(
-        f"{path}: {reason} ({needed}{free} free); make room, and run the same command again"
+        f"{path}: {reason} ({needed}{free} free); free some space and run the same command again"
     )
 
 
 def format_bytes(count: int) -> str:
-    """For a person: 512 bytes, 3.4 MB, 12.0 GB."""
+    """A human-readable size: 512 bytes, 3.4 MB, 12.0 GB."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= factor:
             return f"{count / factor:.1f} {unit}"
@@ -71,6 +71,6 @@ def format_bytes(count: int) -> str:
 
 
 def _free(path: Path) -> int:
-    """Bytes free on the disk that has `path`, or will have it."""
+    """Free bytes on the disk of `path`, which need not exist yet."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     return shutil.disk_usage(folder).free

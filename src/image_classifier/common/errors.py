@@ -1,12 +1,12 @@
-"""The error that a user is shown as one line."""
+"""The error that is shown to the user without a traceback."""
 
 import errno
 
-NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota, limit of a file's size
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk full, quota, file size limit
 
 
 class InputError(Exception):
-    """Something the user can put right: its message, one line or a few, is all that is shown.
+    """An error that the user can fix; only its message, one line or a few, is shown.
 
-    The message names the file or the parameter, what was found, and what is allowed.
+    The message names the file or the parameter, the value found, and the allowed values.
     """

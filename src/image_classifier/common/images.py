@@ -1,4 +1,4 @@
-"""Decoding: from an image file to an array of pixels, the same way wherever one is needed."""
+"""Decode image files to arrays of pixels, in the same way for all stages and commands."""
 
 import io
 import os
@@ -18,9 +18,9 @@ from image_classifier.common.errors import InputError
 from image_classifier.common.remote import RemoteFile, is_remote, read
 
 PILLOW_MODES = {"rgb": "RGB", "grayscale": "L"}
-# Not all that Pillow knows: for an EPS file, whatever its name, it would start Ghostscript.
+# Not every format of Pillow: it detects EPS by content and would start Ghostscript.
 FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-TURNS = {  # EXIF orientation -> what makes the image upright
+TURNS = {  # EXIF orientation -> the transposition that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -30,12 +30,12 @@ TURNS = {  # EXIF orientation -> what makes the image upright
     8: Image.Transpose.ROTATE_90,
 }
 
-# What Pillow warns of, large images and damaged metadata, does not change the pixels.
+# Pillow warns about large images and damaged metadata; neither changes the pixels.
 warnings.filterwarnings("ignore", module="PIL")
 
 
 class Content(NamedTuple):
-    """An image's file that has been read already."""
+    """An image file that is already in memory."""
 
     name: str  # for messages
     content: bytes
@@ -48,15 +48,15 @@ class Content(NamedTuple):
 
 
 Location = Path | str | RemoteFile | Content
-"""Where an image is: a path, a URL as text, a file at a URL with its hash, or in memory."""
+"""An image's path, its URL as text, a remote file with its hash, or its content in memory."""
 
 
 def load_image(path: Location, image_size: int, color_mode: str) -> np.ndarray:
-    """Decode an image, turn it upright as its EXIF data says, and scale it to a square.
+    """Decode an image, rotate it upright by its EXIF data, and scale it to a square.
 
     Args:
-        path: of a file in one of `FORMATS`, whatever its name; of several images in it, as in an
-            animation, the first is used. What is transparent becomes white.
+        path: a file in one of `FORMATS`, whatever its extension. If it contains several images,
+            such as an animation, the first is used. Transparent areas become white.
         image_size: height and width of the result, in pixels. The aspect ratio is not kept, as in
             `keras.utils.image_dataset_from_directory`.
         color_mode: "rgb" or "grayscale".
@@ -65,24 +65,26 @@ def load_image(path: Location, image_size: int, color_mode: str) -> np.ndarray:
         uint8 (image_size, image_size, 3 or 1), values 0 to 255.
 
     Raises:
-        InputError: naming the file, if it is missing or damaged, is no image, or is too large to
-            be decoded safely (`PIL.Image.MAX_IMAGE_PIXELS`).
+        InputError: naming the file, if it is missing, damaged, not an image, or too large to be
+            decoded safely (`PIL.Image.MAX_IMAGE_PIXELS`).
     """
     try:
         return _decode(path, image_size, color_mode)
     except MemoryError:
         raise MemoryError(f"{path} cannot be decoded") from None
-    except InputError:  # it could not be read
+    except InputError:  # the file could not be read
         raise
     except Exception as error:  # Pillow's decoders raise nearly anything on a damaged file
         raise InputError(f"{path}: {_reason(error, path)}") from None
 
 
 def load_for_display(path: Path, longer_side: int) -> Image.Image:
-    """Decode an image for a person: in colour, upright, its shape kept, `longer_side` pixels long.
+    """Decode an image for display: RGB, upright, with its aspect ratio.
+
+    The longer side of the result has `longer_side` pixels.
 
     Raises:
-        InputError: as `load_image` does.
+        InputError: as for `load_image`.
     """
     try:
         image = _open(path, longer_side, "RGB")
@@ -94,10 +96,10 @@ def load_for_display(path: Path, longer_side: int) -> Image.Image:
 
 
 def unreadable_reason(path: Location) -> str | None:
-    """Why an image cannot be decoded, or None if it can. All of the file is read.
+    """Why an image cannot be decoded, or None if it can. The whole file is decoded.
 
     Raises:
-        MemoryError: if that is not the file's fault, but there is too little memory now.
+        MemoryError: if there is too little memory, which is not the file's fault.
     """
     try:
         _decode(path, image_size=8, color_mode="rgb")
@@ -115,15 +117,15 @@ def load_batches(
     color_mode: str,
     threads: int | None = None,
 ) -> Iterator[np.ndarray]:
-    """Decode images as `load_image` does, a little ahead of the consumer: memory stays bounded.
+    """Decode images like `load_image`, two batches ahead of the consumer, so memory is bounded.
 
-    `threads` decode; None: one for each core of the machine.
+    `threads` is the number of decoding threads; None: one per core of the machine.
 
     Yields:
-        uint8 (n, image_size, image_size, channels); n is `batch_size`, in the last perhaps less.
+        uint8 (n, image_size, image_size, channels); n is `batch_size`, or less in the last batch.
 
     Raises:
-        InputError: naming the file, if one cannot be decoded.
+        InputError: naming the file, if an image cannot be decoded.
     """
     for _, futures in _decode_ahead(paths, batch_size, image_size, color_mode, threads):
         yield np.stack([future.result() for future in futures])
@@ -136,10 +138,10 @@ def load_readable_batches(
     color_mode: str,
     report: Callable[[InputError], None],
 ) -> Iterator[tuple[list[Path], np.ndarray]]:
-    """As `load_batches`, without the files that cannot be decoded: `report` is told of each.
+    """Decode images like `load_batches`, but pass errors to `report` and skip their files.
 
     Yields:
-        The paths of the others, one or more, and their pixels.
+        The paths of the readable images of a batch, at least one, and their pixels.
     """
     for batch, futures in _decode_ahead(paths, batch_size, image_size, color_mode):
         readable, images = [], []
@@ -160,7 +162,7 @@ def _decode_ahead(
     color_mode: str,
     threads: int | None = None,
 ) -> Iterator[tuple[Sequence[Location], list[Future]]]:
-    """Paths, and what `load_image` will return or raise for each, two batches ahead."""
+    """Yield batches of paths with the futures of `load_image`, two batches ahead."""
     load = partial(load_image, image_size=image_size, color_mode=color_mode)
     pool = ThreadPoolExecutor(threads or os.cpu_count())
     try:
@@ -182,7 +184,7 @@ def _decode(path: Location, image_size: int, color_mode: str) -> np.ndarray:
 
 
 def _open(path: Location, smallest_side: int, mode: str) -> Image.Image:
-    """Decode an image, upright, at its own size or a smaller one down to `smallest_side`."""
+    """Decode an image, upright, at its own size or reduced to no less than `smallest_side`."""
     if isinstance(path, Content | RemoteFile):
         path = io.BytesIO(path.read())
     elif is_remote(str(path)):
@@ -194,8 +196,8 @@ def _open(path: Location, smallest_side: int, mode: str) -> Image.Image:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    """As `PIL.ImageOps.exif_transpose`, which fails on data that it does not need."""
-    image.load()  # some formats have their EXIF data at the end, and TIFFs are turned here
+    """Like `PIL.ImageOps.exif_transpose`, which fails on damaged data that it does not need."""
+    image.load()  # some formats store EXIF data at the end; TIFFs are already rotated here
     try:
         orientation = image.getexif().get(ExifTags.Base.Orientation)
     except Exception:  # Pillow raises nearly anything on damaged EXIF data
@@ -204,7 +206,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 
 def _opaque(image: Image.Image) -> Image.Image:
-    """Lay an image on white, or colours would show that nobody ever sees."""
+    """Put an image on white; otherwise the invisible colours of transparent areas would show."""
     if not image.has_transparency_data:
         return image
     image = image.convert("RGBA")
@@ -212,7 +214,7 @@ def _opaque(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: Exception, path: Location) -> str:
-    """What was wrong, without the folder that the file is in for now, or its place in memory."""
+    """The text of an error, without the file's (temporary) folder or its address in memory."""
     name = Path(str(path)).name
     reason = str(error).replace(repr(str(path)), repr(name)).replace(str(path), name)
     reason = re.sub(r"<_io\.BytesIO [^>]*>", lambda _: repr(name), reason)
@@ -220,10 +222,10 @@ def _reason(error: Exception, path: Location) -> str:
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Scale 16-bit grayscale to 8 bits; Pillow's own `convert` would cut off all above 255."""
+    """Scale 16-bit grayscale to 8 bits; Pillow's `convert` would clip all values above 255."""
     if image.mode[0] not in "IF":
         return image
     pixels = np.asarray(image).astype(np.float32)
     if image.mode == "F" or pixels.min() < 0 or pixels.max() > 65535:
-        raise ValueError("pixels of 32 bits have no known range; allowed: 8 or 16 bits")
+        raise ValueError("found 32-bit pixels, whose range is unknown; allowed: 8 or 16 bits")
     return Image.fromarray((pixels / 257).round().astype(np.uint8))

@@ -1,4 +1,4 @@
-"""Typed parameters: what `params.yaml` may say, checked before anything slow is imported."""
+"""Typed parameters: the schema of `params.yaml`, checked before any slow import."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,11 +14,11 @@ PARAMS_FILE = Path("params.yaml")
 class Backbone(NamedTuple):
     """A network of `keras.applications`."""
 
-    module: str  # that has its `preprocess_input`
+    module: str  # contains its `preprocess_input`
     function: str
 
 
-# https://keras.io/api/applications: the networks by module, spelt so that ResNet50_V2 gives both
+# https://keras.io/api/applications: the networks by module. ResNet50_V2 stands for both
 # resnet50_v2, its name in params.yaml, and ResNet50V2, its function.
 KERAS_MODULES = {
     "convnext": "ConvNeXt_Tiny ConvNeXt_Small ConvNeXt_Base ConvNeXt_Large ConvNeXt_XLarge",
@@ -44,9 +44,9 @@ KERAS_APPLICATIONS = {
     for module, networks in KERAS_MODULES.items()
     for network in networks.split()
 }
-# Height and width of the smallest image, in pixels; those of Keras are from `obtain_input_shape`.
+# Smallest height and width of images, in pixels; for Keras's networks from `obtain_input_shape`.
 MINIMUM_SIZE = {
-    "cnn": 8,  # two 2x2 poolings must leave something
+    "cnn": 8,  # it pools 2x2 twice
     "efficientnet_lite0": 32,
     **dict.fromkeys(KERAS_APPLICATIONS, 32),
     **{"inception_resnet_v2": 75, "inception_v3": 75, "xception": 71},
@@ -54,7 +54,7 @@ MINIMUM_SIZE = {
 
 BackboneName = Literal[tuple(MINIMUM_SIZE)]
 
-PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]  # more is a slip of the keyboard
+PositiveInt = Annotated[int, Field(ge=1, le=1_000_000)]  # a larger value is a typing error
 ImageCount = Annotated[int, Field(ge=0, le=1_000)]
 Filters = Annotated[int, Field(ge=1, le=4_096)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
@@ -63,7 +63,9 @@ ONE_LINE = r"^[^\x00-\x1f]+$"
 Source = Annotated[
     str, Field(pattern=ONE_LINE, description="a URL, an archive, a folder or a bucket")
 ]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$", description="64 of 0 to 9 and a to f")]
+Sha256 = Annotated[
+    str, Field(pattern="^[0-9a-f]{64}$", description="64 hexadecimal digits, 0 to 9 and a to f")
+]
 Weights = Annotated[str, Field(pattern=ONE_LINE, description="imagenet, random or a weights file")]
 
 
@@ -80,13 +82,13 @@ class DownloadParams(Section):
             )
         if self.dataset == "digits" and self.source is not None:
             yield Contradiction(
-                f"download.source: found {self.source!r}; digits come with scikit-learn, allowed: "
-                "null"
+                f"download.source: found {self.source!r}; the digits dataset comes with "
+                "scikit-learn, allowed: null"
             )
         if self.sha256 is not None and self.source is None:
             yield Contradiction(
-                f"download.sha256: found {self.sha256!r}; it checks the archive named by "
-                "download.source, which is null, allowed: null"
+                f"download.sha256: found {self.sha256!r}; download.source is null, so there is no "
+                "archive to check, allowed: null"
             )
 
 
@@ -104,7 +106,7 @@ class PrepareParams(Section):
         if self.validation_fraction + self.test_fraction >= 1:
             yield Contradiction(
                 "prepare.validation_fraction + prepare.test_fraction: found 1 or more; allowed: "
-                "below 1, so that images are left to train on"
+                "below 1, so that images are left for training"
             )
 
 
@@ -118,7 +120,7 @@ class ModelParams(Section):
 
     @property
     def frozen(self) -> bool:
-        """Whether no weight of the backbone is trained: then its features are computed once."""
+        """Whether no backbone weights are trained, so that features are computed only once."""
         return self.backbone != "cnn" and self.fine_tune_layers == 0
 
 
@@ -152,7 +154,7 @@ class ComputeParams(Section):
 
 
 class Params(Section):
-    """The whole of `params.yaml`; `Section`s in the order in which the pipeline reads them."""
+    """The content of `params.yaml`: its sections, in the order in which the stages read them."""
 
     download: DownloadParams
     prepare: PrepareParams
@@ -166,32 +168,32 @@ class Params(Section):
         frozen = ("model.backbone", "model.fine_tune_layers")
         if prepare.image_size < (smallest := MINIMUM_SIZE[model.backbone]):
             yield Contradiction(
-                f"prepare.image_size: found {prepare.image_size}; {model.backbone} takes "
-                f"{smallest} pixels or more",
+                f"prepare.image_size: found {prepare.image_size}; allowed with {model.backbone}: "
+                f"{smallest} or more",
                 of=("model.backbone",),
             )
         if model.backbone != "cnn" and prepare.color_mode == "grayscale":
             yield Contradiction(
-                f"prepare.color_mode: found 'grayscale'; {model.backbone} takes rgb",
+                f"prepare.color_mode: found 'grayscale'; allowed with {model.backbone}: rgb",
                 of=("model.backbone",),
             )
         if model.frozen and prepare.views > train.epochs:
             yield Contradiction(
-                f"prepare.views: found {prepare.views}; train.epochs is {train.epochs}, and an "
+                f"prepare.views: found {prepare.views}; train.epochs is {train.epochs}, and each "
                 f"epoch uses one view, allowed: 1 to {train.epochs}",
                 of=("train.epochs", *frozen),
             )
         augmented = prepare.horizontal_flip or prepare.rotation > 0
         if model.frozen and prepare.views > 1 and not augmented:
             yield Contradiction(
-                f"prepare.views: found {prepare.views}; without horizontal_flip and rotation all "
-                "views are the same, allowed: 1",
+                f"prepare.views: found {prepare.views}; without horizontal_flip or rotation all "
+                "views are identical, allowed: 1",
                 of=frozen,
             )
         if model.frozen and train.strategy != "none":
             yield Contradiction(
-                f"train.strategy: found {train.strategy!r}; the features are those of a frozen "
-                "backbone, and what is trained on them is too little to divide, allowed: none",
+                f"train.strategy: found {train.strategy!r}; with a frozen backbone, training is "
+                "too little work to distribute, allowed: none",
                 of=("train.strategy", *frozen),
             )
 
@@ -200,7 +202,7 @@ def read_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check `params.yaml`.
 
     Raises:
-        InputError: with one line for each thing wrong in the file.
+        InputError: with one line for each mistake in the file.
     """
     try:
         return Params.model_validate(read_yaml(path))

@@ -1,7 +1,7 @@
-"""What `src/download.py` leaves in data/raw: images in class folders, or where they are.
+"""Read data/raw, the output of `src/download.py`: images in class folders, or a list of URLs.
 
 <class>/..., or <split>/<class>/...    the images
-images.csv                           instead of them: url, class, split, version
+images.csv                             a list instead of images: url, class, split, version
 """
 
 import csv
@@ -16,10 +16,10 @@ RAW_DATA = Path("data/raw")
 
 
 class RawImage(NamedTuple):
-    """An image as it stands in the dataset."""
+    """An image of the dataset."""
 
     path: str  # relative to the dataset's folder, with forward slashes; or a URL
-    split: str  # "train", "validation", "test", or "" where the dataset is not split
+    split: str  # "train", "validation", "test", or "" if the dataset is not split
     class_name: str
 
 
@@ -27,11 +27,11 @@ def find_images(root: Path) -> list[RawImage]:
     """All images of the dataset in the folder `root`.
 
     Raises:
-        InputError: if it holds no dataset.
+        InputError: if the folder contains no valid dataset.
     """
     if (root / LISTING).exists():
         return [RawImage(row.url, row.split, row.class_name) for row in read_listing(root)]
-    # Paths as text: as objects they would be most of this process's memory.
+    # Paths as text: Path objects would take most of this process's memory.
     return [
         RawImage(file.relative_to(root).as_posix(), split, class_name)
         for (split, class_name), folder in find_class_folders(root).items()
@@ -40,11 +40,11 @@ def find_images(root: Path) -> list[RawImage]:
 
 
 def locate(root: Path, path: str) -> str:
-    """Where to read an image, by its path in the dataset in the folder `root`."""
+    """The path or URL of an image, from its path in the dataset folder `root`."""
     return path if is_remote(path) else f"{root}/{path}"
 
 
 def write_unreadable(rows: Iterable[tuple[str, str]], path: Path) -> None:
-    """Write path and reason of the images that cannot be decoded as CSV."""
+    """Write the paths of undecodable images and the reasons as CSV."""
     with path.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("path", "reason"), *rows])

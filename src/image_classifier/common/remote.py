@@ -1,4 +1,4 @@
-"""Images in buckets and at addresses: read through fsspec one at a time, kept on no disk."""
+"""Read images from buckets and URLs through fsspec, one at a time, without storing them on disk."""
 
 import csv
 import hashlib
@@ -13,8 +13,8 @@ from image_classifier.common.errors import InputError
 
 LISTING = "images.csv"  # in data/raw, instead of images
 ATTEMPTS = 5
-FIRST_WAIT = 1  # seconds; each further one is twice as long
-GONE = (401, 403, 404, 410)  # status codes of HTTP that asking again does not change
+FIRST_WAIT = 1  # seconds; doubled after each failed attempt
+GONE = (401, 403, 404, 410)  # HTTP status codes for which a retry is useless
 
 
 class RemoteImage(NamedTuple):
@@ -22,12 +22,12 @@ class RemoteImage(NamedTuple):
 
     url: str
     class_name: str
-    split: str  # "train", "validation", "test", or "" where the images are not split
-    version: str  # changes when the image does; "" where the server does not tell
+    split: str  # "train", "validation", "test", or "" if the images are not split
+    version: str  # changes when the image changes; "" if the server does not report it
 
 
 class RemoteFile(NamedTuple):
-    """An image whose content is known."""
+    """An image at a URL whose hash is known."""
 
     url: str
     sha256: str
@@ -36,15 +36,15 @@ class RemoteFile(NamedTuple):
         return self.url
 
     def read(self) -> bytes:
-        """As the function `read`, with an `InputError` also if it has changed."""
+        """Like the function `read`, and raise an `InputError` if the image has changed."""
         content = read(self.url)
         if hashlib.sha256(content).hexdigest() != self.sha256:
-            raise InputError(f"{self.url}: changed since it was looked at first; run this again")
+            raise InputError(f"{self.url}: changed since it was first read; run the command again")
         return content
 
 
 def is_remote(location: str) -> bool:
-    """Whether it is read through fsspec: it begins with a protocol, as s3://bucket/folder does."""
+    """Whether a location is read through fsspec: it has a protocol, such as s3://bucket/folder."""
     return "://" in location
 
 
@@ -52,8 +52,8 @@ def read(url: str) -> bytes:
     """The content of a file.
 
     Raises:
-        OSError: a `FileNotFoundError` or `PermissionError`, if it cannot be had for good.
-        InputError: if it cannot be had now, after several attempts.
+        FileNotFoundError, PermissionError: if the file is permanently unavailable.
+        InputError: if it could not be read in `ATTEMPTS` attempts.
     """
     filesystem, path = _open_filesystem(url)
     for attempt in range(ATTEMPTS):
@@ -63,21 +63,21 @@ def read(url: str) -> bytes:
             return filesystem.cat_file(path)
         except (FileNotFoundError, PermissionError):
             raise
-        except Exception as error:  # of any library that fsspec uses
+        except Exception as error:  # fsspec's backends raise errors of their own
             reason = _reason(error)
             if getattr(error, "status", None) in GONE:
                 raise FileNotFoundError(reason) from None
-    raise InputError(f"{url}: {reason}, {ATTEMPTS} times")
+    raise InputError(f"{url}: {reason}, after {ATTEMPTS} attempts")
 
 
 def list_images(source: str) -> list[RemoteImage]:
-    """Where the images of a dataset are, sorted by URL.
+    """List the images of a dataset, sorted by URL.
 
-    `source` is a folder in a bucket, with class folders as in `class_folders`; or a CSV file, here
-    or there, with the columns url, class and perhaps split.
+    `source` is a folder in a bucket with class folders as in `class_folders`, or a local or remote
+    CSV file with the columns url, class and optionally split.
 
     Raises:
-        InputError: if it cannot be read, or `check_classes` finds something wrong.
+        InputError: if it cannot be read, or `check_classes` finds an error.
     """
     try:
         images = sorted(_in_list(source) if source.endswith(".csv") else _in_bucket(source))
@@ -86,15 +86,16 @@ def list_images(source: str) -> list[RemoteImage]:
         raise InputError(f"download.source: {error}") from None
     except FileNotFoundError:
         raise InputError(
-            f"download.source: {source} not found; allowed: a folder of class folders, or a list"
+            f"download.source: {source} not found; allowed: a folder of class folders, or a CSV "
+            "file with a list of URLs"
         ) from None
-    except Exception as error:  # of any library that fsspec uses
+    except Exception as error:  # fsspec's backends raise errors of their own
         raise InputError(f"download.source: {source}: {_reason(error)}") from None
     return images
 
 
 def write_listing(images: Iterable[RemoteImage], folder: Path) -> None:
-    """Write the listing, instead of images, to the folder of a dataset."""
+    """Write the listing into a dataset folder, in place of images."""
     with (folder / LISTING).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("url", "class", "split", "version"))
@@ -102,7 +103,7 @@ def write_listing(images: Iterable[RemoteImage], folder: Path) -> None:
 
 
 def read_listing(folder: Path) -> Iterator[RemoteImage]:
-    """What `write_listing` wrote.
+    """Read the listing that `write_listing` wrote.
 
     Raises:
         InputError: if it is damaged.
@@ -115,7 +116,7 @@ def read_listing(folder: Path) -> Iterator[RemoteImage]:
             for row in rows:
                 yield RemoteImage(*row)
     except (OSError, csv.Error, TypeError, UnicodeDecodeError, StopIteration) as error:
-        raise InputError(f"{path} is damaged ({error}); src/download.py makes it anew") from None
+        raise InputError(f"{path} is damaged ({error}); run src/download.py again") from None
 
 
 def _in_bucket(source: str) -> Iterator[RemoteImage]:
@@ -125,7 +126,7 @@ def _in_bucket(source: str) -> Iterator[RemoteImage]:
     except ImportError as error:
         raise _not_installed(source, error) from None
 
-    filesystem.ls(path)  # says what is wrong, if anything is; `UPath.is_dir` does not
+    filesystem.ls(path)  # raises an error with the reason; `UPath.is_dir` hides it
     for (split, class_name), folder in find_class_folders(UPath(source)).items():
         for file, details in filesystem.find(folder.path, detail=True).items():
             below = file.removeprefix(f"{folder.path.rstrip('/')}/")
@@ -135,7 +136,7 @@ def _in_bucket(source: str) -> Iterator[RemoteImage]:
 
 
 def _version(details: dict) -> str:
-    """What a server tells of a file's content, or else when it was written, under its own name."""
+    """A file's content hash, or else its modification time; the name depends on the server."""
     keys = ("ETag", "etag", "md5Hash", "mtime", "LastModified", "updated", "created")
     return next((str(details[key]).strip('"') for key in keys if details.get(key)), "")
 
@@ -149,7 +150,7 @@ def _in_list(source: str) -> Iterator[RemoteImage]:
     if not {"url", "class"} <= set(rows.fieldnames or ()):
         raise InputError(
             f"{source}: found the columns {', '.join(rows.fieldnames or ['(none)'])}; "
-            "allowed: url, class and perhaps split"
+            "allowed: url, class and optionally split"
         )
     for row in rows:
         place = f"{source}, line {rows.line_num}"
@@ -157,25 +158,25 @@ def _in_list(source: str) -> Iterator[RemoteImage]:
         if not is_remote(url):
             raise InputError(f"{place}: found the url {url!r}; allowed: https://..., s3://...")
         if not class_name:
-            raise InputError(f"{place}: found no class of {url}")
+            raise InputError(f"{place}: found no class for {url}")
         if split and split.lower() not in SPLIT_NAMES:
             raise InputError(f"{place}: found {split!r}; allowed: {', '.join(SPLIT_NAMES)}")
         yield RemoteImage(url, class_name, SPLIT_NAMES.get(split.lower(), ""), "")
 
 
 def _open_filesystem(url: str) -> tuple:
-    """The file system that fsspec has for a URL, and the file's path there."""
+    """The fsspec file system for a URL, and the path within it."""
     try:
         from fsspec.core import url_to_fs
 
         return url_to_fs(url)
-    except (ImportError, ValueError) as error:  # of packages, and of protocols
+    except (ImportError, ValueError) as error:  # a missing package or an unknown protocol
         raise _not_installed(url, error) from None
 
 
 def _not_installed(url: str, error: Exception) -> InputError:
     return InputError(
-        f"{url}: {_reason(error)}; pip install -r requirements-cluster.txt brings s3:// and gs://"
+        f"{url}: {_reason(error)}; pip install -r requirements-cluster.txt adds s3:// and gs://"
     )
 
 

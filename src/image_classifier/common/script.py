@@ -1,11 +1,13 @@
-"""Start a script: paths, signals, one-line errors, and the end with DVC.
+"""Run a script of src/: working folder, signals, one-line errors, and a stop when DVC is killed.
 
-Only the scripts of src/ import this, and call `run`.
+Only the scripts of src/ import this module, and call `run` or `run_stage`.
 """
 
+import argparse
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -16,44 +18,60 @@ from types import FrameType
 from typing import NoReturn
 
 from image_classifier.common.errors import NO_SPACE, InputError
+from image_classifier.common.progress import close_bar
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-SHELLS = ("sh", "dash", "bash", "zsh", "fish")  # that DVC may run a stage by
-WATCH_INTERVAL = 0.2  # seconds
+EXPERIMENT = "DVC_EXP_NAME"  # which `dvc exp run` sets
+SHELLS = ("sh", "dash", "bash", "zsh", "fish")  # DVC may start a stage through one of these
+WATCH_INTERVAL = 0.2  # seconds, as are the following
+UNWINDING = 3  # for the main thread to put back what it has set aside
 
 _ended_by: signal.Signals | None = None
+_dvc_gone = threading.Event()
 
 
 def run(main: Callable[[], None], folder: Path = REPOSITORY) -> None:
-    """Call `main` in `folder`: a stage's paths mean the same from wherever it is started.
+    """Call `main` in `folder`, so that a stage can be started from any folder.
 
-    Ends the process with one line and exit code 1 on an `InputError`, a full disk or too little
-    memory; with the shell's code on Ctrl-C (130) and SIGTERM (143); and silently with 141 when
-    nobody reads the output any more.
+    On an `InputError`, a full disk or too little memory, the process prints one line and exits with
+    code 1; on Ctrl-C (130) and SIGTERM (143), with the code that a shell gives; and with 141 and no
+    message when the reader of its output has gone.
     """
     os.chdir(folder)
+    sys.stdout.reconfigure(line_buffering=True)  # also in a file: people follow a run in its log
     if "DVC_ROOT" in os.environ:
         threading.Thread(target=_end_with_dvc, daemon=True).start()
     try:
         main()
     except BaseException as error:
+        close_bar()
         if _ended_by:
             _end_by_signal()
         if isinstance(error, InputError):
             sys.exit(f"error: {error}")
         if isinstance(error, BrokenPipeError):
-            # Python would fail again when it writes out at its end what is still held back.
+            # Otherwise Python would fail again at exit, when it flushes standard output.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(141)
         if isinstance(error, OSError) and error.errno in NO_SPACE:
             place = f"{error.filename}: " if error.filename else ""
             sys.exit(f"error: {place}{os.strerror(error.errno)}")
-        # TensorFlow, which is not imported here, has an error of its own, and the reason far down.
+        # By name, because TensorFlow is not imported here; its message has the reason far down.
         if isinstance(error, MemoryError) or type(error).__name__ == "ResourceExhaustedError":
             lines = str(error).splitlines()
             reason = next((line for line in lines if "OOM" in line), " ".join(lines[:1]))
             sys.exit(f"error: not enough memory: {reason}")
         raise
+
+
+def run_stage(main: Callable[[], None]) -> None:
+    """As `run`, for a script without arguments: it explains `--help`, and refuses any other."""
+    argparse.ArgumentParser(
+        description=main.__globals__["__doc__"],
+        epilog="The parameters are in params.yaml; `dvc exp run` runs all stages that changed.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
+    run(main)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
@@ -63,16 +81,22 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _end_by_signal() -> NoReturn:
-    """End in one line, whatever a library has made of the exception, and wait for no thread."""
+    """Print one line and exit at once.
+
+    A library may have replaced the exception, and threads may be running.
+    """
+    close_bar()
     with suppress(OSError):
         sys.stdout.flush()
+    if _ended_by == signal.SIGTERM and "DVC_ROOT" in os.environ:
+        _dvc_gone.wait(1)  # the same signal may have ended DVC
     word = "interrupted" if _ended_by == signal.SIGINT else "terminated"
     print(word, file=sys.stderr, flush=True)
     os._exit(128 + _ended_by)
 
 
 def _unless_ended(report: Callable[..., None]) -> Callable[..., None]:
-    """A hook that reports an error as Python does, or ends the process after a signal."""
+    """Wrap a hook of Python that reports an error: after a signal, end the process instead."""
 
     def hook(*error: object) -> None:
         if _ended_by:
@@ -83,35 +107,58 @@ def _unless_ended(report: Callable[..., None]) -> Callable[..., None]:
 
 
 def _end_with_dvc() -> None:
-    """End this process when the DVC that runs it has been killed, which alone records its results.
+    """End this process when the DVC process that started it has been killed.
 
-    Otherwise it would still be writing its files while the same command runs again.
+    Only DVC could record its results, and it would still be writing its files when the same command
+    runs again.
     """
-    import psutil  # not at the top: only stages under DVC need it
+    import psutil  # imported here: only stages under DVC need it
 
     with suppress(psutil.Error):
         parents = psutil.Process().parents()
-        # A shell between the two outlives DVC.
+        # A shell between the two survives DVC.
         nearest = [process.pid for process in parents if process.name() not in SHELLS][:1]
         watched = _lock_holders() or set(nearest)
         while not watched.isdisjoint(process.pid for process in psutil.Process().parents()):
             time.sleep(WATCH_INTERVAL)
+        if EXPERIMENT in os.environ:
+            _reattach_head()
+        _dvc_gone.set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(UNWINDING)
         os._exit(128 + signal.SIGTERM)
 
 
+def _reattach_head() -> None:
+    """Return Git to the branch from which `dvc exp run` has detached HEAD.
+
+    DVC does so itself unless it is terminated, as by the Stop button of its extension for VS Code.
+    The files and the index stay as they are.
+    """
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(["git", *arguments], capture_output=True, text=True)
+        return done.stdout.strip()
+
+    branch = git("rev-parse", "--abbrev-ref", "@{-1}")
+    detached = git("rev-parse", "--abbrev-ref", "HEAD") == "HEAD"
+    if detached and branch and git("rev-parse", "HEAD") == git("rev-parse", f"refs/heads/{branch}"):
+        git("symbolic-ref", "HEAD", f"refs/heads/{branch}")
+
+
 def _lock_holders() -> set[int]:
-    """The process IDs of DVC, perhaps killed, by its locks on the outputs that are made here."""
+    """The process IDs of the DVC, perhaps killed, that has locked this stage's outputs."""
     try:
         locks = json.loads(Path(".dvc/tmp/rwlock").read_text())["write"]
         return {lock["pid"] for lock in locks.values()}
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return set()  # a DVC that keeps them in another way
+        return set()  # another version of DVC may keep its locks elsewhere
 
 
-# Here rather than in `run`, which a script calls after a second of imports.
+# On import, not in `run`: a script calls that after a second of imports.
 if Path(sys.argv[0]).resolve().parent == REPOSITORY / "src":
     sys.excepthook = _unless_ended(sys.__excepthook__)
-    # For what is raised where Python only reports errors, such as `__del__`, and goes on.
+    # For exceptions that Python only reports, such as those in `__del__`.
     sys.unraisablehook = _unless_ended(sys.__unraisablehook__)
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup

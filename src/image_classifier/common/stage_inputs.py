@@ -1,7 +1,7 @@
-"""What a stage reads: that it stays the same while the stage runs, and a hash of it.
+"""Detect changes to a stage's inputs while the stage runs, and hash the inputs.
 
-DVC looks at a stage's dependencies after its command has run (treeverse/dvc issue 11058). Of one
-that was edited meanwhile it would record the new hash, and serve the old result for it.
+DVC hashes a stage's dependencies after its command has run (treeverse/dvc issue 11058). If a
+dependency was edited during the run, DVC would record the new hash with the old result.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ from image_classifier.common.params import PARAMS_FILE
 from image_classifier.common.strict_yaml import read_yaml
 
 PIPELINE = Path("dvc.yaml")
-SOURCES = Path("src")  # what else a stage depends on is data
+SOURCES = Path("src")  # all other dependencies are data
 
 
 class StageInputs:
-    """The dependencies and parameters that dvc.yaml declares for a stage, as they are now."""
+    """A snapshot of the dependencies and parameters that dvc.yaml declares for a stage."""
 
     def __init__(self, stage: str) -> None:
         self._stage = stage
@@ -30,12 +30,13 @@ class StageInputs:
         self._known = self._look()
 
     def check_unchanged(self) -> None:
-        """Make sure that all is as it was when this object was made.
+        """Check that nothing has changed since this object was created.
 
-        Sources and parameters may have been written anew if they say the same; data may not.
+        Source files and parameters may be rewritten with the same content; data files may not be
+        touched.
 
         Raises:
-            InputError: naming what has changed.
+            InputError: naming the changed files and parameters.
         """
         found = self._look()
         changed = [
@@ -45,13 +46,13 @@ class StageInputs:
         ]
         if changed:
             raise InputError(
-                f"{', '.join(changed)} changed while {self._stage} was running; its result is not "
-                "kept, as it belongs neither to the old state nor to the new one: run it again"
+                f"{', '.join(changed)} changed while {self._stage} was running, so its result was "
+                "discarded; run the stage again"
             )
 
     def identity(self, *paths: Path) -> str:
         """A hash of the sources, the parameters, and the content of files at or below `paths`."""
-        # Not of data, which may be missing where only a part of the training runs.
+        # Without the declared data: parts may be missing where only a part of the training runs.
         known = {key: value for key, value in self._known.items() if isinstance(value, str)}
         files = {
             file.as_posix(): sha256_of(file)
@@ -63,13 +64,13 @@ class StageInputs:
         return hashlib.sha256(content.encode()).hexdigest()
 
     def _look(self) -> dict[str, object]:
-        """Name of a dependency or parameter -> what it is known by."""
+        """Name of a dependency or parameter -> a value that changes when it changes."""
         found: dict[str, object] = {}
         for path in map(Path, self._dependencies):
             if path.is_relative_to(SOURCES):
                 for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
                     found[str(file)] = sha256_of(file) if file.is_file() else None
-            else:  # it may be large: known by when something in it was changed last, and what
+            else:  # data may be large: use the newest modification time, and the path with it
                 found[str(path)] = max(_walk(path), default=None)
         try:
             values = read_yaml(PARAMS_FILE)
@@ -78,14 +79,14 @@ class StageInputs:
                 part = {key: values[section][key]} if key else values[section]
                 found |= {f"{section}.{key}": json.dumps(value) for key, value in part.items()}
         except (InputError, LookupError, TypeError, AttributeError):
-            found[str(PARAMS_FILE)] = None  # no valid file, as it was when the stage began
+            found[str(PARAMS_FILE)] = None  # invalid now, but it was valid when the stage began
         return found
 
 
 def _walk(path: Path) -> Iterator[tuple[int, str]]:
-    """Time of change (nanoseconds since 1970) and path of a file, or of a folder and all below it.
+    """Modification time (nanoseconds since 1970) and path of a file, or of a folder's whole tree.
 
-    What is added, removed, or vanishes meanwhile has changed its folder.
+    Adding or removing a file changes the modification time of its folder.
     """
     with suppress(FileNotFoundError):
         yield path.stat().st_mtime_ns, str(path)

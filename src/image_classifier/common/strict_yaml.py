@@ -1,4 +1,4 @@
-"""YAML files with fixed keys: read with care, and all that is wrong in one is said at once."""
+"""Read YAML files with fixed keys safely, and report all mistakes in a file at once."""
 
 import difflib
 import json
@@ -14,30 +14,30 @@ from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEv
 
 from image_classifier.common.errors import InputError
 
-# With more, a few lines could stand for billions of values, and deep nesting ends ruamel.yaml's
-# parser, which is written in C, with a segmentation fault.
+# With more aliases, a few lines could expand to billions of values; deep nesting crashes
+# ruamel.yaml's C parser with a segmentation fault.
 MOST_ALIASES = 20
 DEEPEST = 20
-LONGEST = 2_000  # characters of a value; from 4,300 digits on, Python takes no text for a number
+LONGEST = 2_000  # characters of a value; Python refuses to parse numbers above 4,300 digits
 
 Location = tuple[str | int, ...]
 """The keys that lead to a value, as in pydantic's errors."""
 
 
 class Contradiction(NamedTuple):
-    """Values that are allowed alone and not together."""
+    """Values that are each allowed, but not together."""
 
-    line: str  # for the user
-    of: Collection[str] = ()  # names such as train.epochs of those values that a sweep may vary
+    line: str  # the message for the user
+    of: Collection[str] = ()  # the values involved that a sweep may vary, such as train.epochs
 
 
 class Section(BaseModel):
-    """A section of a file: no key is added, and no type is converted."""
+    """A section of a file: unknown keys are errors, and types are not converted."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     def contradictions(self) -> Iterator[Contradiction]:
-        """Find values of this section that contradict each other; each of them is right alone."""
+        """Find valid values of this section that contradict each other."""
         yield from ()
 
     @model_validator(mode="after")
@@ -50,11 +50,11 @@ class Section(BaseModel):
 def read_yaml(path: Path) -> object:
     """Read a YAML file of plain values.
 
-    It is read with ruamel.yaml because DVC reads it so: `1e-3` is a number to both, while YAML 1.1
-    readers (PyYAML) take it for text.
+    ruamel.yaml is used because DVC uses it: both read `1e-3` as a number, whereas YAML 1.1 readers
+    (PyYAML) read it as text.
 
     Raises:
-        InputError: if it cannot be read, or is more than that.
+        InputError: if the file cannot be read, or contains anything but plain values.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -65,7 +65,7 @@ def read_yaml(path: Path) -> object:
     except UnicodeDecodeError as error:
         found = error.object[error.start]
         raise InputError(
-            f"{path}: found byte 0x{found:02x} at position {error.start}; allowed: text in UTF-8"
+            f"{path}: found byte 0x{found:02x} at position {error.start}; allowed: UTF-8 text"
         ) from None
     try:
         _refuse_all_but_plain_values(text)
@@ -73,7 +73,7 @@ def read_yaml(path: Path) -> object:
     except MarkedYAMLError as error:
         place = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         reason = f"{place}{error.context or ''} {error.problem}"
-    except (YAMLError, ValueError, OverflowError) as error:  # the latter of dates
+    except (YAMLError, ValueError, OverflowError) as error:  # dates can overflow
         reason = str(error)
     raise InputError(f"{path}: not valid YAML: {' '.join(reason.split())}")
 
@@ -88,29 +88,29 @@ def _refuse_all_but_plain_values(text: str) -> None:
         if tag is not None:
             reason = f"found the tag {shown(tag)}; allowed: values without tags"
         elif length > LONGEST:
-            reason = f"found a value of {length:,} characters; allowed: {LONGEST:,}"
+            reason = f"found a value of {length:,} characters; allowed: at most {LONGEST:,}"
         elif depth > DEEPEST:
-            reason = f"found brackets or sections {depth} deep; allowed: {DEEPEST}"
+            reason = f"found brackets or sections nested {depth} deep; allowed: at most {DEEPEST}"
         elif aliases > MOST_ALIASES:
-            reason = f"found more than {MOST_ALIASES} aliases (*); allowed: values themselves"
+            reason = f"found more than {MOST_ALIASES} aliases (*); allowed: at most {MOST_ALIASES}"
         else:
             continue
         raise ValueError(f"line {event.start_mark.line + 1}: {reason}")
 
 
 def refusal(path: Path, reasons: Sequence[str]) -> InputError:
-    """The error that tells what is wrong in a file, a line for each of the `reasons`."""
+    """An error that lists the mistakes in a file, one line for each of the `reasons`."""
     return InputError("\n       ".join(f"{path}: {reason}" for reason in reasons))
 
 
 def explain(
     error: ValidationError, section: type[Section], varying: Collection[str] = ()
 ) -> list[str]:
-    """A line for each thing that pydantic found wrong with a file of which `section` is the whole.
+    """Explain pydantic's errors, one line per mistake; `section` is the schema of the whole file.
 
-    It names the key, what was found, and what is allowed. A key that stands for a missing one, by
-    its spelling or its place, is one mistake: the other is not called missing as well. The values
-    named in `varying` contradict nothing, as they take others in turn.
+    A line names the key, the value found and the allowed values. A misspelt or misplaced key counts
+    as one mistake: the key that it stands for is not reported as missing too. Contradictions of
+    values named in `varying` are skipped, because a sweep changes these values.
     """
     root = section.model_json_schema()
     errors = error.errors(include_url=False)
@@ -122,7 +122,7 @@ def explain(
         if details["type"] in ("extra_forbidden", "invalid_key"):
             hint, place = _explain_unknown(location, root, missing)
             meant.add(place)
-            # Of a key that is no text, pydantic's location has the text of it.
+            # If a key is not text, pydantic's location has it converted to text.
             key = details["input"] if details["type"] == "invalid_key" else location[-1]
             lines[f"{dotted([*location[:-1], key])}: unknown; {hint}"] = location
         elif details["type"] == "contradiction":
@@ -131,7 +131,8 @@ def explain(
                     lines[contradiction.line] = location
         else:
             lines[_explain_value(details, root)] = location
-    # Of a value that may be of several types, pydantic has an error for each: one key of `lines`.
+    # For a value of several possible types, pydantic reports one error per type; as keys of `lines`
+    # they are merged.
     return [line for line, location in lines.items() if location not in missing & meant]
 
 
@@ -142,7 +143,7 @@ def _explain_value(details: Mapping, root: dict) -> str:
         return f"{name}: unknown; allowed: text"
     if details["type"] == "missing":
         return f"{name}: missing; allowed: {words(schema)}"
-    if details["type"] == "value_error":  # of a validator, which says all
+    if details["type"] == "value_error":  # raised by a validator, with a complete message
         return f"{name}: {details['msg'].removeprefix('Value error, ')}"
     near = nearest(details["input"], schema.get("enum", []))
     allowed = f"did you mean {near!r}?" if near else f"allowed: {words(schema)}"
@@ -152,9 +153,9 @@ def _explain_value(details: Mapping, root: dict) -> str:
 def _explain_unknown(
     location: Location, root: dict, missing: Container[Location]
 ) -> tuple[str, Location | None]:
-    """What is said of a key that is not allowed, and the key that it stands for, if that is sure.
+    """A hint about an unknown key, and the location of the key it stands for, if unambiguous.
 
-    It stands for a `missing` one rather than for one that is there.
+    Keys that are `missing` are preferred to keys that the file has.
     """
     *section, key = location
     _, schema = _find(section, root)
@@ -174,7 +175,8 @@ def _explain_unknown(
 
 
 def _find(location: Iterable, root: dict) -> tuple[Location, dict]:
-    """A location without an end such as a type of several or a place in a list, and its schema."""
+    """The part of a pydantic location that consists of keys (no types, no list positions), and the
+    schema there."""
     found, schema = [], root
     for key in location:
         inner = schema.get("properties", {}).get(key) or schema.get("additionalProperties")
@@ -186,7 +188,7 @@ def _find(location: Iterable, root: dict) -> tuple[Location, dict]:
 
 
 def words(schema: dict) -> str:
-    """What a JSON schema allows, in words: "a whole number, 1 to 1,000"."""
+    """Describe the values that a JSON schema allows: "a whole number, 1 to 1,000"."""
     if "description" in schema and schema.get("type") != "object":
         return schema["description"]
     if "anyOf" in schema:
@@ -206,7 +208,7 @@ def words(schema: dict) -> str:
 
 
 def bounds(schema: dict) -> str:
-    """The range that a JSON schema allows, in words: "1 to 1,000" or "above 0, at most 10"."""
+    """Describe the range that a JSON schema allows: "1 to 1,000" or "above 0, at most 10"."""
     low, above = schema.get("minimum"), schema.get("exclusiveMinimum")
     high, below = schema.get("maximum"), schema.get("exclusiveMaximum")
     if low is not None and high is not None:
@@ -216,7 +218,7 @@ def bounds(schema: dict) -> str:
 
 
 def nearest(name: object, allowed: Iterable[str]) -> str | None:
-    """The one of the `allowed` names that is most like a name, if any is; case is nothing."""
+    """The most similar of the `allowed` names, if any is similar; case is ignored."""
     plain = {_plain(candidate): candidate for candidate in allowed}
     near = difflib.get_close_matches(_plain(name), plain, n=1)
     return plain[near[0]] if near else None
@@ -227,7 +229,7 @@ def _plain(name: object) -> str:
 
 
 def dotted(location: Iterable) -> str:
-    """A name such as train.epochs; a key that is no plain text is shown as `shown` does."""
+    """A name such as train.epochs; keys that are not plain text are formatted by `shown`."""
     return ".".join(
         key if isinstance(key, str) and key.isprintable() and len(key) <= 60 else shown(key)
         for key in location
@@ -235,7 +237,7 @@ def dotted(location: Iterable) -> str:
 
 
 def shown(value: object) -> str:
-    """A value nearly as in the file, on one line, and not too long."""
+    """Format a value nearly as in the file, on one line, shortened to 60 characters."""
     if isinstance(value, dict):
         return "a section"
     if isinstance(value, (list, tuple, set)):

@@ -1,7 +1,7 @@
 """src/report.py: one HTML page that compares experiments.
 
-page              the page, and what it shows as plain data
+page              fills the page with its data
 changes           test images on which experiments disagree
-thumbnails        images made small enough for the page
-comparison.html   its template, into which the data is put
+thumbnails        embeds images at a size that fits the page
+comparison.html   template of the page
 """

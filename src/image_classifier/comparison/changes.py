@@ -1,4 +1,4 @@
-"""Test images on which experiments disagree: what one puts right, and what it newly breaks."""
+"""Test images on which experiments disagree: fixed, newly broken, or wrong in another way."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -13,23 +13,24 @@ from image_classifier.comparison.thumbnails import Loader
 from image_classifier.experiments.results import Results
 
 RAW = "data/raw"
-MAX_IMAGES = 2000  # on the page, of however many
-ABSENT = -1  # in place of a class: the image is not among the experiment's test images
-NO_NUMBER = -1  # in place of a percentage: the model gave NaN
+MAX_IMAGES = 2000  # on the page
+ABSENT = -1  # instead of a class: not a test image of this experiment
+NO_NUMBER = -1  # instead of a percentage: the model's probability is NaN
 
 
 def changed_predictions(results: Sequence[Results]) -> tuple[dict, list[Loader]]:
-    """Compare each experiment's predictions with those of every other one.
+    """Compare the predictions of each pair of experiments.
 
     Returns:
-        The comparison, and what decodes its images.
+        The comparison, and loaders of its images.
 
         `common`, `fixed` and `other_mistakes` are counts of test images for each pair of
-        experiments: those both have, those wrong in the first and right in the second (read the
-        other way round: newly broken), and those wrong in both in different ways. `test_images` are
-        those on which experiments disagree, the most disputed first, and `left_out` is the number
-        of further ones. `predicted` (a position in `classes`) and `percent` (the probability of
-        that class) have a list for each experiment, with an entry for each of `test_images`.
+        experiments: images that both have; images that are wrong in the first experiment and right
+        in the second (with the pair swapped: newly broken); images that are wrong in both, with
+        different predictions. `test_images` are the images on which experiments disagree, most
+        disputed first; `left_out` is the number of such images that are not included. `predicted`
+        (a position in `classes`) and `percent` (the probability of that class) have a list for
+        each experiment, with an entry for each of `test_images`.
     """
     keys = [_image_keys(result) for result in results]
     columns = {key: column for column, key in enumerate(dict.fromkeys(chain(*keys)))}
@@ -43,8 +44,8 @@ def changed_predictions(results: Sequence[Results]) -> tuple[dict, list[Loader]]
     for row, of_experiment in enumerate(predictions):
         places = [columns[key] for key in keys[row]]
         predicted[row, places] = [numbers[name] for name in of_experiment.predicted]
-        figures = 100 * np.array(of_experiment.probabilities)
-        percent[row, places] = np.nan_to_num(figures, nan=NO_NUMBER).round()
+        percentages = 100 * np.array(of_experiment.probabilities)
+        percent[row, places] = np.nan_to_num(percentages, nan=NO_NUMBER).round()
 
     present, right = predicted != ABSENT, predicted == true
     wrong = present & ~right
@@ -77,10 +78,10 @@ def changed_predictions(results: Sequence[Results]) -> tuple[dict, list[Loader]]
 
 
 def _image_keys(result: Results) -> list[tuple[str, str, str | None]]:
-    """Path, class and hash of each test image: the same in two experiments if it is the same."""
+    """Path, class and hash of each test image; equal keys in two experiments: the same image."""
     paths, class_names, *_ = result.predictions
     hashes = result.experiment.hashes(RAW)
-    # Where the listing of the images is not in the cache, all have the hash of the dataset.
+    # If the listing of the images is not in the cache, use the hash of the dataset for all.
     dataset = result.experiment.hash_of(RAW)
     return [
         (path, class_name, hashes.get(path, dataset))
@@ -89,13 +90,13 @@ def _image_keys(result: Results) -> list[tuple[str, str, str | None]]:
 
 
 def _count(first: np.ndarray, second: np.ndarray) -> list[list[int]]:
-    """For each pair of rows of two bool (experiments, images): how many images are in both."""
-    # As floats they are multiplied many times as fast.
+    """Count the images in both, for each pair of rows of two bool (experiments, images)."""
+    # NumPy multiplies floats many times faster.
     return (first.astype(np.float32) @ second.astype(np.float32).T).astype(int).tolist()
 
 
 def _load_square(file: Path | None, width: int) -> Image.Image:
-    """Decode an image as the network sees it, no larger than it is."""
+    """Decode an image as for the network, without enlarging it."""
     if file is None:
         raise FileNotFoundError("not in DVC's cache")
     with Image.open(file) as image:

@@ -1,7 +1,6 @@
-"""The page that compares experiments: a template, and what it shows as plain data.
+"""The page that compares experiments: a template filled with data.
 
-Wherever there is a list over experiments, it has an entry for each in the order of `experiments`,
-and None for one that has nothing there.
+Every list over experiments has the order of `experiments`, with None for missing results.
 """
 
 import csv
@@ -17,33 +16,35 @@ from pathlib import Path
 from statistics import fmean
 
 from PIL import Image
-from tqdm import tqdm
 
+from image_classifier.common.progress import track
 from image_classifier.comparison.changes import changed_predictions
 from image_classifier.comparison.thumbnails import Loader, embed
 from image_classifier.experiments.results import TEST_CURVES, Curve, Results
 from image_classifier.experiments.store import Experiment
 
 TEMPLATE = Path(__file__).with_name("comparison.html")
-VEGA = Path(".dvc/plots/page.html")  # carries the scripts of Vega, which draws the charts
+VEGA = Path(".dvc/plots/page.html")  # contains the scripts of Vega, which renders the charts
 SWEEPS = Path("sweeps")
 MAX_BYTES = 9_500_000
-# How a metric's name ends says which values are better; others are not ranked.
+# The end of a metric's name decides which values are better; other metrics are not ranked.
 BETTER = {
     "larger": re.compile(r"(accuracy|precision|recall|f1|auc)$"),
     "smaller": re.compile(r"(loss|error)$"),
 }
-MAX_POINTS = 200  # of a curve; a chart on the page is not many more pixels wide
-MAX_CLASSES = 30  # in a chart; more cannot be read
-# Widths in pixels and qualities, the best first. With the last ones, a hundred experiments with two
-# sheets of 24 photos fit.
+# Columns of the table, most important first; other metrics come last.
+SPLIT_ORDER = ("test", "best", "eval", "train")
+METRIC_ORDER = ("accuracy", "loss", "f1", "error")
+MAX_POINTS = 200  # per curve: charts on the page are only a few hundred pixels wide
+MAX_CLASSES = 30  # in a chart; more would be illegible
+# Widths in pixels and WebP qualities, best first.
 SWEEP_ENCODINGS = [(1200, 80), (1200, 40), (800, 40)]
 CHANGED_ENCODINGS = [(128, 60), (96, 50), (64, 40)]
 SHEET_ENCODINGS = [(1200, 75), (1000, 50), (1000, 25), (1000, 10), (800, 10), (640, 5)]
 
 
 def build_page(experiments: Sequence[Experiment], found: int) -> str:
-    """The page of one or more experiments, out of so many `found`, as HTML."""
+    """The page as HTML; `experiments` is not empty and was selected from `found` experiments."""
     scripts = re.findall("<script>.*?</script>", VEGA.read_text(encoding="utf-8"), re.DOTALL)
     page = TEMPLATE.read_text(encoding="utf-8").replace("{{scripts}}", "\n".join(scripts))
     comparison = compare(experiments, max_bytes=MAX_BYTES - len(page.encode()))
@@ -52,11 +53,12 @@ def build_page(experiments: Sequence[Experiment], found: int) -> str:
 
 
 def compare(experiments: Sequence[Experiment], max_bytes: int) -> dict:
-    """Read experiments and lay them side by side, as data that JSON can hold in `max_bytes`.
+    """Read experiments and return the page's data, which take at most `max_bytes` as JSON.
 
-    Images take what the numbers leave of these.
+    Numbers come first; images are scaled to fit the remaining bytes.
     """
-    results = list(map(Results, tqdm(experiments, "reading experiments", unit="experiment")))
+    loaded = map(Results, experiments)
+    results = list(track(loaded, "reading experiments", len(experiments), "experiment"))
     sweeps, states = find_sweeps({experiment.name for experiment in experiments})
     metrics = list_metrics(results)
     changed, changed_loaders = changed_predictions(results)
@@ -93,15 +95,15 @@ def compare(experiments: Sequence[Experiment], max_bytes: int) -> dict:
 
 
 def to_json(data: object) -> str:
-    """JSON that may stand inside a <script> element of a page, whatever text it holds."""
+    """JSON that is safe inside a <script> element, whatever text it contains."""
     return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c")
 
 
 def find_sweeps(names: set[str]) -> tuple[list[str], dict[str, str]]:
-    """The sweeps that made any of these experiments, and experiment -> "complete", "pruned", ..."""
+    """The sweeps that ran any of these experiments, and experiment -> "complete", "pruned", ..."""
     sweeps, states = [], {}
     for table in sorted(SWEEPS.glob("*/trials.csv")):
-        # A sweep may be running and its last row half written.
+        # A running sweep may have written only half of the last row.
         with table.open(encoding="utf-8", errors="replace", newline="") as file:
             rows = list(csv.DictReader(file))
         found = {row.get("experiment"): (row.get("state") or "").lower() for row in rows}
@@ -112,7 +114,7 @@ def find_sweeps(names: set[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def describe(result: Results, states: dict[str, str]) -> dict:
-    """What identifies an experiment, and what it misses."""
+    """Name, revision, time, state and problems of an experiment."""
     experiment = result.experiment
     return {
         "name": experiment.name,
@@ -124,7 +126,7 @@ def describe(result: Results, states: dict[str, str]) -> dict:
 
 
 def list_params(results: Sequence[Results]) -> list[dict]:
-    """Every parameter, with its values and whether they differ; a missing one is null."""
+    """All parameters with their values (None if missing) and whether the values differ."""
     readable = [result.params for result in results if result.params]
     return [
         {
@@ -137,20 +139,24 @@ def list_params(results: Sequence[Results]) -> list[dict]:
 
 
 def list_metrics(results: Sequence[Results]) -> list[dict]:
-    """Every metric, those of the test images first, with its values and which are better."""
-    groups = {
-        "test": [result.test_metrics for result in results],
-        "training": [result.train_metrics for result in results],
-    }
+    """All metrics, most important first, with their values and whether larger ones are better."""
+    metrics = [{**result.train_metrics, **result.test_metrics} for result in results]
+
+    def order(name: str) -> tuple[int, int]:
+        split, _, _ = name.partition(".")
+        ends = (place for place, end in enumerate(METRIC_ORDER) if name.endswith(end))
+        return (
+            SPLIT_ORDER.index(split) if split in SPLIT_ORDER else len(SPLIT_ORDER),
+            next(ends, len(METRIC_ORDER)),
+        )
+
     return [
         {
             "name": name,
-            "group": group,
             "better": next((which for which, end in BETTER.items() if end.search(name)), None),
-            "values": [plain(figures.get(name)) for figures in metrics],
+            "values": [plain(values.get(name)) for values in metrics],
         }
-        for group, metrics in groups.items()
-        for name in dict.fromkeys(chain.from_iterable(metrics))
+        for name in sorted(dict.fromkeys(chain.from_iterable(metrics)), key=order)
     ]
 
 
@@ -168,7 +174,7 @@ def best_first(metrics: Sequence[dict], count: int) -> list[int]:
 
 
 def list_training_curves(results: Sequence[Results]) -> list[dict]:
-    """Every metric that an experiment has logged over its epochs, those of both splits first."""
+    """All metrics logged over the epochs; metrics of both splits come first."""
     names = set(chain.from_iterable(result.training_curves for result in results))
     splits = Counter(name.partition("/")[2] for name in names)
 
@@ -183,7 +189,7 @@ def list_training_curves(results: Sequence[Results]) -> list[dict]:
 
 
 def thin(curve: Curve | None) -> Curve | None:
-    """At most `MAX_POINTS` of a curve, evenly spread, with numbers as short as a chart needs."""
+    """Reduce a curve to about `MAX_POINTS` evenly spread points with short numbers."""
     if curve is None:
         return None
     rows = range(len(curve[0]))
@@ -193,7 +199,7 @@ def thin(curve: Curve | None) -> Curve | None:
 
 
 def list_confusion(matrices: Sequence[Counter]) -> list[dict | None]:
-    """Confusion matrices as lists, rows by true class; the classes with the most mistakes."""
+    """Confusion matrices as lists, rows by true class, of the classes with the most mistakes."""
     mistakes = Counter()
     for (true, predicted), count in chain(*(matrix.items() for matrix in matrices)):
         if true != predicted:
@@ -212,7 +218,7 @@ def list_confusion(matrices: Sequence[Counter]) -> list[dict | None]:
 
 
 def list_f1(results: Sequence[Results]) -> dict:
-    """F1 of each class; of many classes, those that are worst on average."""
+    """F1 of each class; with many classes, only of the classes that are worst on average."""
     found = [result.f1 for result in results]
     names = sorted(set(chain(*found)))
     worst = sorted(names, key=lambda name: fmean(f1[name] for f1 in found if name in f1))
@@ -225,9 +231,9 @@ def list_f1(results: Sequence[Results]) -> dict:
 
 
 def list_sheets(results: Sequence[Results], order: Sequence[int]) -> tuple[list, list[Loader]]:
-    """The sheets of images, by title, and what decodes them, experiments in the given order.
+    """The sheets by title, and loaders of their images, with experiments in the given order.
 
-    A sheet's `image` is its place among the latter; equal ones share it.
+    A sheet's `image` is the position of its loader; equal sheets share one.
     """
     places: dict[str, int] = {}
     loaders = []
@@ -245,14 +251,14 @@ def list_sheets(results: Sequence[Results], order: Sequence[int]) -> tuple[list,
 
 
 def load_scaled(read: Callable[[], bytes], width: int) -> Image.Image:
-    """Decode an image and scale it down to a width, in pixels."""
+    """Decode an image and scale it down to a maximum width in pixels."""
     image = Image.open(io.BytesIO(read())).convert("RGB")
     image.thumbnail((width, image.height))
     return image
 
 
 def plain(value: object) -> str | int | float | bool | None:
-    """A value as JSON knows it; a NaN, an infinity, a list or a date as text."""
+    """A value that JSON supports; NaN, infinity, lists and dates become text."""
     if isinstance(value, float) and not math.isfinite(value):
         return str(value).replace("nan", "NaN")
     if value is None or isinstance(value, str | int | float):
@@ -261,7 +267,7 @@ def plain(value: object) -> str | int | float | bool | None:
 
 
 def short(number: float) -> float | int | None:
-    """A whole number as it is, any other with five digits: a third of the page otherwise."""
+    """A whole number unchanged, others with five digits, which saves a third of the page."""
     if not math.isfinite(number):
         return None
     return int(number) if number.is_integer() else float(f"{number:.5g}")

@@ -1,4 +1,4 @@
-"""Images made small enough to travel inside one HTML page."""
+"""Embed images in an HTML page, at a size that fits its budget."""
 
 import base64
 import io
@@ -10,26 +10,27 @@ from functools import partial
 from itertools import product
 
 from PIL import Image
-from tqdm import tqdm
 
-SAMPLE = 8  # images that are tried with an encoding before all are
+from image_classifier.common.progress import track
 
-Loader = Callable[[int], Image.Image]  # decodes an image; takes its width, at most, in pixels
+SAMPLE = 8  # images to try an encoding on, before all are encoded
+
+Loader = Callable[[int], Image.Image]  # decodes an image, given its maximum width in pixels
 
 
 def embed(
     loaders: Sequence[Loader], encodings: Sequence[tuple[int, int]], budget: int, description: str
 ) -> list[str]:
-    """Encode images as `data:` addresses that together stay within a budget.
+    """Encode images as `data:` URLs that together stay within a budget.
 
-    All are encoded alike, by the first encoding with which they fit, judging from a sample. If
-    they take more than that, those at the end are reduced further, and in the end left out, as is
-    one that cannot be decoded: its address is empty.
+    All images get the first encoding with which they fit, as estimated from a sample. If they
+    still exceed the budget, the last images are reduced further, and finally left out. An image
+    that is left out or cannot be decoded has an empty URL.
 
     Args:
-        loaders: the most important one first.
-        encodings: widths in pixels, at most, and qualities of WebP, 0 to 100; the best one first.
-        budget: characters of all addresses together.
+        loaders: most important image first.
+        encodings: maximum widths in pixels and qualities of WebP, 0 to 100; best one first.
+        budget: total number of characters of all URLs.
         description: of the progress bar.
     """
     if not loaders:
@@ -41,16 +42,16 @@ def embed(
             encode = partial(_encode, encoding=encoding)
             if sum(map(len, pool.map(encode, sample))) / len(sample) * len(loaders) <= budget:
                 break
-        addresses = list(tqdm(pool.map(encode, loaders), description, len(loaders), unit="image"))
+        urls = list(track(pool.map(encode, loaders), description, len(loaders)))
 
-    excess = sum(map(len, addresses)) - budget
+    excess = sum(map(len, urls)) - budget
     for encoding, place in product([*smaller, None], reversed(range(len(loaders)))):
         if excess <= 0:
             break
-        address = _encode(loaders[place], encoding) if encoding else ""
-        excess -= len(addresses[place]) - len(address)
-        addresses[place] = address
-    return addresses
+        url = _encode(loaders[place], encoding) if encoding else ""
+        excess -= len(urls[place]) - len(url)
+        urls[place] = url
+    return urls
 
 
 def _encode(load: Loader, encoding: tuple[int, int]) -> str:
@@ -60,6 +61,6 @@ def _encode(load: Loader, encoding: tuple[int, int]) -> str:
     except Exception:  # Pillow's decoders raise nearly anything on a damaged file
         return ""
     file = io.BytesIO()
-    # The default method, 4, makes it a tenth smaller and takes twice as long.
+    # The default method, 4, makes files a tenth smaller and takes twice as long.
     image.save(file, "WEBP", quality=quality, method=2)
     return f"data:image/webp;base64,{base64.b64encode(file.getvalue()).decode()}"

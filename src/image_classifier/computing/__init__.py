@@ -1,5 +1,5 @@
-"""What the stages that compute share: prepare writes it, train and evaluate read it.
+"""Modules shared by the stages prepare, train and evaluate.
 
-prepared           data/prepared: the table of all images, and an array for each split
-tensorflow_setup   how TensorFlow starts
+prepared           reads and writes data/prepared: the table of images, and an array per split
+tensorflow_setup   imports and configures TensorFlow
 """

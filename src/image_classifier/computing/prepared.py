@@ -1,13 +1,13 @@
-"""What `src/prepare.py` leaves in data/prepared, and how the later stages read it.
+"""Write and read data/prepared, the output of `src/prepare.py`.
 
-    images.csv                             every image: path, class, split, sha256
-    train-00000.npy, train-00001.npy, ...  its features or its pixels; likewise of validation, test
-    unreadable.csv                         what cannot be decoded in a bucket or at an address
+    images.csv                             all images: path, class, split, sha256
+    train-00000.npy, train-00001.npy, ...  features or pixels; likewise for validation and test
+    unreadable.csv                         images in a bucket or at a URL that cannot be decoded
 
-The array of a split has the shape (views, n, ...): n images in the table's order, each as `views`
-copies; validation and test images as one. Features are float32 (views, n, d), pixels uint8
-(1, n, image_size, image_size, channels). It is cut along n into files of about a gibibyte, the
-same whoever computed it.
+The array of a split has the shape (views, n, ...): n images in the table's order, with `views`
+copies of each training image and one of each validation or test image. Features are float32
+(views, n, d), pixels uint8 (1, n, image_size, image_size, channels). The array is split along n
+into files of about 1 GiB, in the same way whichever engine computed it.
 """
 
 import csv
@@ -34,32 +34,33 @@ UNREADABLE = "unreadable"
 class ImageRecord(NamedTuple):
     """A row of the table of all images."""
 
-    path: str  # as `raw_data.RawImage.path`
+    path: str  # as in `raw_data.RawImage.path`
     class_name: str
-    # One of SPLITS, or left out: a DUPLICATE has a twin in a split that is held out, a
-    # CONTRADICTION a twin in another class, and an UNREADABLE one cannot be decoded.
+    # One of SPLITS, or the reason for leaving the image out: DUPLICATE (same content as an image
+    # held out for validation or test), CONTRADICTION (same content as an image of another class),
+    # or UNREADABLE (cannot be decoded).
     split: str
-    sha256: str  # of the file's bytes; "" of an UNREADABLE one
+    sha256: str  # of the file's bytes; "" if UNREADABLE
 
 
 class Shards:
-    """The array of a split: files that follow each other along its second axis, read as one."""
+    """The array of a split, stored in several files along its second axis and read as one."""
 
     def __init__(self, folder: Path, split: str, count: int) -> None:
         """Open the files of a split of `count` images.
 
         Raises:
-            InputError: naming the file, if one is missing or damaged.
+            InputError: naming the file, if a file is missing or damaged.
         """
         first = _open_shard(folder, split, 0)
-        self._rows = first.shape[1]  # of each shard but the last
+        self._rows = first.shape[1]  # per shard, except the last
         further = range(1, -(-count // max(1, self._rows)))
         self._shards = [first, *(_open_shard(folder, split, number) for number in further)]
         found = sum(shard.shape[1] for shard in self._shards)
         if found != count:
             raise InputError(
-                f"{shard_path(folder, split, 0)}: found {found:,} images in it and those after "
-                f"it, {TABLE.name} has {count:,}; `dvc exp run` makes both, or src/prepare.py"
+                f"{shard_path(folder, split, 0)}: found {found:,} images in this and the following "
+                f"files, but {count:,} in {TABLE.name}; `dvc exp run` or src/prepare.py makes both"
             )
         self.shape = (len(first), count, *first.shape[2:])
         self.dtype = first.dtype
@@ -70,7 +71,7 @@ class Shards:
         return len(self._shards[0])
 
     def __getitem__(self, key: tuple[int, int | slice | np.ndarray]) -> np.ndarray:
-        """Images of one view: one of them, those of a slice, or those of an array of rows."""
+        """Images of one view, selected by a row number, a slice, or an array of row numbers."""
         view, rows = key
         if len(self._shards) == 1:
             return self._map(0)[view, rows]
@@ -84,28 +85,28 @@ class Shards:
         return values if np.ndim(rows) else values[0]
 
     def _map(self, shard: int) -> np.ndarray:
-        """A new map of a file: pages that were read count as this process's memory for as long as
-        the map that they were read through exists."""
+        """Re-map the file on every read: pages count towards this process's memory until their map
+        is closed."""
         known = self._shards[shard]
         return np.memmap(known.filename, known.dtype, "r", known.offset, known.shape)
 
 
 class PreparedSplit(NamedTuple):
-    """One split: its rows of the table, their labels, and their array."""
+    """A split: its rows of the table, with their labels and array."""
 
     records: list[ImageRecord]
     labels: np.ndarray  # int64 (n,): positions in the sorted class names
-    views: Shards  # (views, n, ...): read from disk as far as it is used
+    views: Shards  # (views, n, ...): read from disk on access
 
 
 def open_splits(*names: str) -> tuple[list[str], list[PreparedSplit]]:
     """Open splits, any of "train", "validation" and "test".
 
     Returns:
-        The classes' names, in the order of the model's outputs, and the splits in the order asked.
+        The class names in the order of the model's outputs, and the splits in the order of `names`.
 
     Raises:
-        InputError: if one has not been prepared.
+        InputError: if a split has not been prepared.
     """
     table = read_table(TABLE)
     class_names = class_names_of(table)
@@ -129,26 +130,26 @@ def read_table(path: Path) -> list[ImageRecord]:
     """Read the table of all images.
 
     Raises:
-        InputError: if there is none, or it is damaged.
+        InputError: if it is missing or damaged.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
             return [ImageRecord(*row) for row in list(csv.reader(file))[1:]]
     except FileNotFoundError:
-        raise InputError(f"{path} not found; `dvc exp run` makes it, or src/prepare.py") from None
+        raise InputError(f"{path} not found; `dvc exp run` or src/prepare.py creates it") from None
     except (csv.Error, TypeError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path} is damaged ({error}); `dvc exp run` makes it anew, or src/prepare.py"
+            f"{path} is damaged ({error}); `dvc exp run` or src/prepare.py creates it again"
         ) from None
 
 
 def class_names_of(records: Sequence[ImageRecord]) -> list[str]:
-    """The classes' names, sorted: a class's label is its position here."""
+    """The class names, sorted; a class's label is its position in this list."""
     return sorted({record.class_name for record in records})
 
 
 def records_of(records: Sequence[ImageRecord], split: str) -> list[ImageRecord]:
-    """The records of one split, in the table's order: the order of rows in the prepared arrays."""
+    """The records of a split in the table's order, which is also the order of its array's rows."""
     return [record for record in records if record.split == split]
 
 
@@ -158,10 +159,11 @@ def create_array(
     """Create the array of a split as files in `folder`.
 
     Returns:
-        A function that writes n images: it takes the first one's number, and (views, n, ...).
+        A function that writes n images, given the number of the first one and an array
+        (views, n, ...).
 
     Raises:
-        InputError: if there is no room for it on the disk.
+        InputError: if the disk has too little space.
     """
     views, count, *rest = shape
     size = math.prod((views, *rest)) * np.dtype(dtype).itemsize
@@ -171,7 +173,8 @@ def create_array(
         for number, path in enumerate(paths):
             shape = (views, min(rows, count - number * rows), *rest)
             np.lib.format.open_memmap(path, "w+", dtype, shape)
-            if hasattr(os, "posix_fallocate"):  # or to write into a map would crash on a full disk
+            # Without this, writing to a memory map crashes the process when the disk is full.
+            if hasattr(os, "posix_fallocate"):
                 with path.open("r+b") as file:
                     os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
@@ -179,7 +182,7 @@ def create_array(
         while values.shape[1]:
             shard, place = divmod(first, rows)
             part = values[:, : rows - place]
-            # Mapped anew each time, or all that was written would count as this process's memory.
+            # Re-mapped for every write: written pages count towards this process's memory.
             np.load(paths[shard], mmap_mode="r+")[:, place : place + part.shape[1]] = part
             first, values = first + part.shape[1], values[:, rows - place :]
 
@@ -187,7 +190,7 @@ def create_array(
 
 
 def shard_path(folder: Path, split: str, number: int) -> Path:
-    """The file that holds a part of the array of a split."""
+    """The path of one file of a split's array."""
     return folder / f"{split}-{number:05}.npy"
 
 
@@ -196,4 +199,4 @@ def _open_shard(folder: Path, split: str, number: int) -> np.memmap:
     try:
         return np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: {error}; `dvc exp run` makes it, or src/prepare.py") from None
+        raise InputError(f"{path}: {error}; `dvc exp run` or src/prepare.py creates it") from None

@@ -1,4 +1,4 @@
-"""The steps of an evaluation, which src/evaluate.py and each trial of a sweep put together."""
+"""The steps of an evaluation, for src/evaluate.py and the trials of sweeps."""
 
 import csv
 from pathlib import Path
@@ -17,41 +17,40 @@ from image_classifier.outputs.prediction_log import log_confusion_matrix, log_pr
 from image_classifier.outputs.sheets import worst_first
 
 CHECK_BATCH_SIZE = 16
-TOLERANCE = 1e-3  # of a probability; other batches and threads change it by about 1e-6
+TOLERANCE = 1e-3  # of probabilities; other batch sizes and threads change them by about 1e-6
 
 
 def check_classes(trained: TrainedModel, class_names: list[str]) -> None:
-    """Raise `InputError` if a model was trained on other classes than the prepared data has."""
+    """Raise `InputError` if the model's classes differ from those of the prepared data."""
     if trained.class_names != class_names:
         raise InputError(
-            f"{MODEL_FILE}: trained on other classes than data/prepared; train it anew"
+            f"{MODEL_FILE}: trained on other classes than those in data/prepared; train it again"
         )
 
 
 def check_against_files(
     trained: TrainedModel, test: PreparedSplit, probabilities: np.ndarray, count: int
 ) -> None:
-    """Let the saved model classify `count` test images from their files.
+    """Check that the saved model classifies test image files as it does prepared arrays.
+
+    `count` images are checked against their rows of `probabilities`.
 
     Raises:
-        InputError: if it does not give the `probabilities` that the prepared arrays gave.
+        InputError: if the probabilities differ.
     """
     rows = np.linspace(0, len(test.records) - 1, min(count, len(test.records))).astype(int)
     paths = [locate(RAW_DATA, test.records[row].path) for row in rows]
     size, color_mode = trained.trained_on.image_size, trained.trained_on.color_mode
     batches = load_batches(paths, CHECK_BATCH_SIZE, size, color_mode)
-    # Called as it is: to have so few images classified by a compiled function takes longer.
+    # Not `predict`: compiling takes longer than classifying so few images.
     from_files = [trained.network(batch, training=False).numpy() for batch in batches]
     differences = np.abs(np.concatenate(from_files) - probabilities[rows]).max(axis=1)
     if not differences.max() <= TOLERANCE:
         raise InputError(
             f"{paths[differences.argmax()]}: {MODEL_FILE} gives probabilities that differ by "
             f"{differences.max():.2g} from those of data/prepared, allowed: {TOLERANCE:g}; "
-            "`dvc repro --force --downstream prepare` makes both anew"
+            "`dvc repro --force --downstream prepare` creates both again"
         )
-    print(
-        f"{MODEL_FILE} agrees with data/prepared on {len(rows)} files, to {differences.max():.1g}"
-    )
 
 
 def log_test_results(
@@ -72,7 +71,7 @@ def log_test_results(
         InputError: naming the file, if an image cannot be decoded.
     """
     for name, value in summarise(test.labels, probabilities, params.calibration_bins).items():
-        live.log_metric(name, value, plot=False)
+        live.log_metric(f"test/{name}", value, plot=False)
     log_confusion_matrix(live, test.labels, probabilities, class_names)
     log_curves(live, test.labels, probabilities, params.calibration_bins)
     figures = per_class(test.labels, probabilities, class_names)
@@ -84,7 +83,9 @@ def log_test_results(
     if params.log_images:
         rows = mistakes[: params.log_images]
         title = f"{len(mistakes)} mistakes on {len(wrong)} test images, the worst first"
-        log_prediction_sheet(live, "mistakes.jpg", test, rows, probabilities, class_names, title)
+        log_prediction_sheet(
+            live, "mistakes.jpg", test, rows, probabilities, class_names, title, params.log_images
+        )
     write_predictions(Path(live.dir, "predictions.csv"), test, probabilities, class_names)
     return len(mistakes)
 

@@ -1,6 +1,6 @@
-"""Experiments, as commands read them: no stage depends on this.
+"""Reading experiments, for commands; no stage depends on this.
 
-store       experiments and their files, out of Git and DVC's cache
-results     an experiment's parameters, metrics, curves and predictions
+store       finds experiments and reads their files from Git and DVC's cache
+results     parameters, metrics, curves and predictions of an experiment
 arguments   types of command-line arguments
 """

@@ -1,15 +1,15 @@
-"""What commands take on their command lines."""
+"""Types of command-line arguments."""
 
 import argparse
 
 
 def positive(kind: type) -> type:
-    """A converter for argparse that takes numbers above 0."""
+    """A converter for argparse that accepts numbers above 0."""
 
     def convert(text: str) -> float:
         if not (number := kind(text)) > 0:
             raise argparse.ArgumentTypeError(f"found {text!r}; allowed: a number above 0")
         return number
 
-    convert.__name__ = kind.__name__  # argparse names it in its message
+    convert.__name__ = kind.__name__  # argparse uses it in its error message
     return convert

@@ -1,6 +1,7 @@
-"""What an experiment has to show: parameters, metrics, curves, predictions and sheets.
+"""Results of an experiment: parameters, metrics, curves, predictions and sheets.
 
-What is missing or cannot be read is noted and left empty; the rest is there all the same.
+Missing and unreadable files are listed as problems and leave their results empty; all other
+results are read.
 """
 
 import csv
@@ -20,21 +21,21 @@ from ruamel.yaml.error import YAMLError
 from image_classifier.experiments.store import Experiment
 
 TRAIN, EVALUATE = "dvclive/train", "dvclive/evaluate"
-# The curves over the test images: what DVCLive calls them, and their columns.
+# Curves on the test images: DVCLive's name -> columns.
 TEST_CURVES = {
     "roc": ("fpr", "tpr"),
     "precision_recall": ("recall", "precision"),
     "calibration": ("prob_pred", "prob_true"),
 }
-# What the parsers below raise on content that is not what its name promises.
+# Exceptions that the parsers below raise on content of another format.
 PARSE_ERRORS = (ValueError, KeyError, IndexError, TypeError, AttributeError, csv.Error, YAMLError)
 
-Curve = tuple[list[float], list[float]]  # x and y of points in their order, perhaps NaN or infinite
+Curve = tuple[list[float], list[float]]  # x and y of the points in order, perhaps NaN or infinite
 Value = TypeVar("Value")
 
 
 class Predictions(NamedTuple):
-    """Of each test image: its path in data/raw, its class, the one predicted, and how surely."""
+    """Path in data/raw, class, predicted class and its probability, for each test image."""
 
     paths: list[str]
     class_names: list[str]
@@ -43,22 +44,22 @@ class Predictions(NamedTuple):
 
 
 class Sheet(NamedTuple):
-    """An image that a stage has logged."""
+    """A sheet or another image that a stage has logged."""
 
     title: str
     path: str
-    epoch: int | None  # that it is of, if there is one for each epoch: the best or else the last
+    epoch: int | None  # of a series with a sheet for several epochs: the best one, or else the last
 
 
 class Results:
-    """The results of one experiment, read at once."""
+    """The results of one experiment, read when it is created."""
 
     def __init__(self, experiment: Experiment) -> None:
         self.experiment = experiment
-        self.problems: list[str] = []  # a line for each file that is missing or cannot be read
+        self.problems: list[str] = []  # a line for each missing or unreadable file
         self.params = self._read("params.yaml", parse_params, {})
         self.train_metrics = self._read(f"{TRAIN}/metrics.json", parse_metrics, {})
-        self.test_metrics = self._read(f"{EVALUATE}/metrics.json", parse_metrics, {})
+        self.test_metrics = self._read(f"{EVALUATE}/metrics.json", parse_test_metrics, {})
         self.training_curves = self._read_training_curves()
         folder = "plots/sklearn"
         self.test_curves = {
@@ -84,7 +85,7 @@ class Results:
         return default
 
     def _read_training_curves(self) -> dict[str, Curve]:
-        """Name, such as "eval/accuracy" -> its course over the epochs."""
+        """Name, such as "eval/accuracy" -> curve over the epochs."""
         folder = f"{TRAIN}/plots/metrics"
         paths = [path for path in self.experiment.find(folder) if path.endswith(".tsv")]
         if not paths:
@@ -96,7 +97,7 @@ class Results:
         return {name: curve for name, curve in curves.items() if curve}
 
     def _find_sheets(self, stage: str) -> list[Sheet]:
-        """The images of a stage; of those named `<title>/<epoch>.<suffix>`, one per title."""
+        """The images of a stage; of a series `<title>/<epoch>.<suffix>`, one image per title."""
         folder = f"{stage}/plots/images"
         sheets, series = [], {}
         for path in map(PurePosixPath, self.experiment.find(folder)):
@@ -112,15 +113,15 @@ class Results:
 
 
 def best_of(experiments: Sequence[Experiment], count: int) -> list[Experiment]:
-    """The `count` experiments with the highest accuracy on the test images, in their order.
+    """The `count` experiments with the highest test accuracy, in their original order.
 
-    More than some hundreds can neither be told apart in a chart nor fit on a page. Where the
-    accuracy cannot be read, or is no number, it counts as below any other.
+    With more than a few hundred, lines in a chart cannot be distinguished and the page gets too
+    large. An accuracy that cannot be read, or is not a number, counts as the lowest.
     """
 
     def accuracy(experiment: Experiment) -> float:
         try:
-            value = parse_metrics(experiment.read(f"{EVALUATE}/metrics.json"))["accuracy"]
+            value = parse_test_metrics(experiment.read(f"{EVALUATE}/metrics.json"))["test.accuracy"]
         except (OSError, *PARSE_ERRORS):
             return -math.inf
         return value if math.isfinite(value) else -math.inf
@@ -132,7 +133,7 @@ def best_of(experiments: Sequence[Experiment], count: int) -> list[Experiment]:
 
 
 def parse_params(content: bytes) -> dict[str, object]:
-    """Name, such as "train.learning_rate" -> value. Read as DVC does: `1e-3` is a number."""
+    """Name, such as "train.learning_rate" -> value. As in DVC, `1e-3` is a number."""
     return _flatten(YAML(typ="safe").load(content))
 
 
@@ -141,18 +142,24 @@ def parse_metrics(content: bytes) -> dict[str, float]:
     return {
         name: value
         for name, value in _flatten(json.loads(content)).items()
-        if type(value) in (int, float)  # a bool is none of them
+        if type(value) in (int, float)  # not a bool
     }
 
 
+def parse_test_metrics(content: bytes) -> dict[str, float]:
+    """Name, such as "test.accuracy" -> number. Early experiments lack the prefix: it is added."""
+    metrics = parse_metrics(content)
+    return {f"test.{name.removeprefix('test.')}": value for name, value in metrics.items()}
+
+
 def parse_table(content: bytes) -> Curve:
-    """The first two columns of a TSV of DVCLive: the step and the metric."""
+    """The first two columns of a TSV file of DVCLive: step and metric."""
     rows = list(csv.reader(_lines(content), delimiter="\t"))[1:]
     return _curve(rows, (0, 1))
 
 
 def parse_points(name: str, content: bytes) -> Curve:
-    """A curve of `TEST_CURVES` that DVCLive has logged with `log_sklearn_plot`."""
+    """A curve of `TEST_CURVES`, logged by DVCLive's `log_sklearn_plot`."""
     return _curve(json.loads(content)[name], TEST_CURVES[name])
 
 
@@ -167,10 +174,10 @@ def parse_f1(content: bytes) -> dict[str, float]:
 
 
 def parse_predictions(content: bytes) -> Predictions:
-    """The columns of predictions.csv; of the probabilities, that of the predicted class."""
+    """The columns of predictions.csv, with the probability of the predicted class only."""
     (_, _, _, *class_names), *rows = csv.reader(_lines(content))
     columns = {name: column for column, name in enumerate(class_names, start=3)}
-    # The same text in every experiment: kept in memory once.
+    # Experiments repeat the same texts: keep each in memory once.
     texts = ([intern(row[column]) for row in rows] for column in range(3))
     return Predictions(*texts, [float(row[columns[row[2]]]) for row in rows])
 

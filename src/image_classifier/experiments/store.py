@@ -1,7 +1,7 @@
-"""Experiments and what they left, read out of Git and DVC's cache.
+"""Find experiments, and read their files from Git and DVC's cache.
 
-Nothing is locked, written or fetched, so this may run beside a `dvc exp run`. DVC's own view of a
-revision, `dvc.api.DVCFileSystem`, has the same files and takes 20 times as long to open.
+Nothing is locked, written or fetched, so this can run during a `dvc exp run`. DVC's own file system
+of a revision, `dvc.api.DVCFileSystem`, has the same files but takes 20 times as long to open.
 """
 
 import difflib
@@ -20,20 +20,20 @@ from dvc.scm import RevError, SCMError, resolve_rev
 
 from image_classifier.common.errors import InputError
 
-# That of libyaml, where PyYAML has it, reads a hundred dvc.lock in half a second instead of five.
+# The loader of libyaml, if PyYAML has it, is ten times as fast: 0.5 s for a hundred dvc.lock.
 LOCK_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class Experiment:
-    """The files of a commit as its run left them: those in Git, and outputs in DVC's cache.
+    """The files of a commit: tracked files in Git, and outputs in DVC's cache.
 
     Paths are relative to the root of the pipeline, with forward slashes.
     """
 
     def __init__(self, repo: Repo, revision: str, name: str) -> None:
         self.name = name
-        self.revision = revision  # of Git, 40 hexadecimal digits
-        # libgit2 itself: DVC's file system over it takes ten times as long for small files.
+        self.revision = revision  # Git's hash, 40 hexadecimal digits
+        # libgit2 directly: DVC's file system on top of it is ten times slower for small files.
         commit = repo.scm.pygit2.repo[revision].peel(pygit2.Commit)
         self.created = datetime.fromtimestamp(commit.commit_time, timezone.utc)
         self._cache = repo.cache.local
@@ -41,7 +41,7 @@ class Experiment:
         self._tree = commit.tree if root == "." else commit.tree / root
 
     def read(self, path: str) -> bytes:
-        """The content of a file.
+        """Read a file.
 
         Raises:
             FileNotFoundError: if it is neither in Git nor in DVC's cache.
@@ -54,13 +54,13 @@ class Experiment:
         raise FileNotFoundError(path)
 
     def find(self, folder: str) -> list[str]:
-        """The paths of the files below a folder, sorted; some may not be in DVC's cache."""
+        """Sorted paths of the files below a folder; some may be missing from DVC's cache."""
         tree = self._tracked(folder)
         tracked = _walk(tree, folder) if isinstance(tree, pygit2.Tree) else []
         return sorted({*tracked, *(f"{folder}/{path}" for path in self.hashes(folder))})
 
     def cached_file(self, path: str) -> Path | None:
-        """The file in DVC's cache with the content of an output, if there is one."""
+        """The file in DVC's cache with the content of an output, or None."""
         md5 = self.hash_of(path)
         if md5 is None or md5.endswith(".dir"):
             return None
@@ -68,7 +68,7 @@ class Experiment:
         return file if file.is_file() else None
 
     def hash_of(self, path: str) -> str | None:
-        """The MD5 of a file that is an output, or is below one; None of any other file."""
+        """The MD5 of a file that is an output or inside one, else None."""
         if path in self._outputs:
             return self._outputs[path]
         for folder in PurePosixPath(path).parents:
@@ -77,13 +77,13 @@ class Experiment:
         return None
 
     def hashes(self, folder: str) -> dict[str, str]:
-        """Path below a folder -> MD5; empty unless the folder is an output and is in the cache."""
+        """Path below a folder -> MD5; empty unless the folder is an output in the cache."""
         md5 = self._outputs.get(folder)
         return _read_listing(Path(self._cache.oid_to_path(md5))) if md5 else {}
 
     @cached_property
     def _outputs(self) -> dict[str, str]:
-        """Path -> MD5 of each stage's outputs; a folder's ends with ".dir"."""
+        """Path -> MD5 of each output; the MD5 of a folder ends with ".dir"."""
         try:
             stages = yaml.load(self._tracked("dvc.lock").data, LOCK_LOADER)["stages"].values()
             outs = [out for stage in stages for out in stage.get("outs", [])]
@@ -92,17 +92,18 @@ class Experiment:
             return {}
 
     def _tracked(self, path: str) -> pygit2.Object | None:
-        """What Git has under a path: a `Blob`, a `Tree`, or nothing."""
+        """Git's object at a path: a `Blob`, a `Tree`, or None."""
         return self._tree[path] if path in self._tree else None  # noqa: SIM401
 
 
 def find_experiments(names: Sequence[str]) -> list[Experiment]:
-    """Find hidden experiments (`dvc exp list`) or revisions of Git by name, the oldest first.
+    """Find hidden experiments (`dvc exp list`) or Git revisions by name, oldest first.
 
-    No names at all stand for all hidden experiments of the current commit.
+    Without names, find all hidden experiments of the current commit.
 
     Raises:
-        InputError: if one is unknown, or there is none, or this is no repository of Git and DVC.
+        InputError: if a name is unknown, if there are no experiments, or if this is not a
+            repository of Git and DVC.
     """
     try:
         repo = Repo()
@@ -115,8 +116,8 @@ def find_experiments(names: Sequence[str]) -> list[Experiment]:
             revisions = {sha: "" for sha, ref in references.items() if ref.baseline_sha == head}
             if not revisions:
                 raise InputError(
-                    f"no experiments of the current commit ({head[:7]}); `dvc exp run` makes one, "
-                    "and `dvc exp list --all-commits` lists those that can be named here"
+                    f"no experiments of the current commit ({head[:7]}); create one with "
+                    "`dvc exp run`, or name some from `dvc exp list --all-commits`"
                 )
     except (DvcException, SCMError) as error:
         raise InputError(str(error)) from None
@@ -129,19 +130,19 @@ def _resolve(repo: Repo, name: str, known: Iterable[str]) -> str:
         revision = resolve_rev(repo.scm, name)
         repo.scm.resolve_commit(revision)
         return revision
-    except (RevError, AttributeError) as error:  # the latter where it is no commit
+    except (RevError, AttributeError) as error:  # AttributeError if it is not a commit
         if "ambiguous" in str(error):
             raise InputError(
                 f"{name}: experiments of several commits have this name; "
-                "`dvc exp list --all-commits` gives their revisions, use one of these"
+                "use a revision from `dvc exp list --all-commits`"
             ) from None
         near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "`dvc exp list` names the experiments"
+        hint = f"did you mean {near[0]!r}?" if near else "`dvc exp list` lists the experiments"
         raise InputError(f"{name}: no experiment or revision of this name; {hint}") from None
 
 
 def _walk(tree: pygit2.Tree, folder: str) -> Iterator[str]:
-    """The paths of the files in a tree that stands under `folder`."""
+    """Paths of the files in a tree located at `folder`."""
     for entry in tree:
         path = f"{folder}/{entry.name}"
         if isinstance(entry, pygit2.Tree):
@@ -152,7 +153,7 @@ def _walk(tree: pygit2.Tree, folder: str) -> Iterator[str]:
 
 @lru_cache(maxsize=256)
 def _read_listing(file: Path) -> dict[str, str]:
-    """Path -> MD5, as DVC's cache keeps a folder.
+    """Path -> MD5 of the files of a folder, as listed in DVC's cache.
 
     The format is documented at https://dvc.org/doc/user-guide/project-structure/internal-files.
     """

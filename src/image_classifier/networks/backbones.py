@@ -1,8 +1,8 @@
 """Backbones: networks that turn images into features.
 
-A network of `keras.applications` needs a name in `params.KERAS_MODULES` only. Build any other in
-`_backbone` below, and add its smallest image to `params.MINIMUM_SIZE`. Name layers of a kind not
-used so far in `model_contents.CLASSES`.
+To add a network of `keras.applications`, add its name to `params.KERAS_MODULES`. To add another
+network, build it in `_backbone` below, and add its minimum image size to `params.MINIMUM_SIZE`. If
+it has layers of a new type, add them to `model_contents.CLASSES`.
 """
 
 import warnings
@@ -16,11 +16,11 @@ from image_classifier.networks import efficientnet_lite0
 
 
 def build_feature_extractor(params: ModelParams, image_size: int, channels: int) -> keras.Model:
-    """A network from pixels to features, its own preprocessing included.
+    """Build a network from pixels to features, including its preprocessing.
 
     It maps float32 (n, image_size, image_size, channels), values 0 to 255, to float32 (n, d).
-    Of a pretrained backbone the top `params.fine_tune_layers` layers that have weights can be
-    trained; batch normalisation always works as in inference, so its statistics stay as they are
+    In a pretrained backbone, the top `params.fine_tune_layers` layers with weights are trainable.
+    Batch normalisation always runs in inference mode, so its statistics do not change
     (https://keras.io/guides/transfer_learning).
 
     Raises:
@@ -48,7 +48,7 @@ def _cnn(pixels: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
 
 
 def _backbone(params: ModelParams, input_shape: tuple) -> tuple[keras.Model, Callable]:
-    """A pretrained network without its top, and what preprocesses pixels as it expects them."""
+    """A network without its top, and the function that preprocesses pixels for it."""
     if params.backbone == "efficientnet_lite0":
         network = efficientnet_lite0.build_efficientnet_lite0(input_shape)
         if params.weights == "imagenet":
@@ -65,21 +65,21 @@ def _backbone(params: ModelParams, input_shape: tuple) -> tuple[keras.Model, Cal
 
 def _keras_application(name: str, weights: str, input_shape: tuple) -> keras.Model:
     if KERAS_APPLICATIONS[name].module == "efficientnet" and weights not in ("imagenet", "random"):
-        # Keras gives these networks another layer with weights="imagenet" than with a file.
+        # With weights="imagenet", Keras builds these networks with an additional layer.
         raise InputError(
-            f"model.weights: found {weights}; {name} takes imagenet or random. Without a network, "
-            "put Keras' own file of its weights into ~/.keras/models and use imagenet"
+            f"model.weights: found {weights}; allowed with {name}: imagenet, random. If you are "
+            "offline, put Keras's weights file into ~/.keras/models and use imagenet"
         )
     build = getattr(keras.applications, KERAS_APPLICATIONS[name].function)
     keras_weights = "imagenet" if weights == "imagenet" else None
     try:
         return build(include_top=False, weights=keras_weights, input_shape=input_shape)
-    except Exception as error:  # what Keras raises when an address cannot be reached
+    except Exception as error:  # Keras raises it if a download fails
         if weights != "imagenet":
             raise
         raise InputError(
             f"model.weights: the ImageNet weights of {name} could not be fetched ({error}); "
-            "name a local file of them instead, or 'random'"
+            "use a local weights file, or 'random'"
         ) from None
 
 
@@ -89,15 +89,15 @@ def _load_weights_file(network: keras.Model, weights: str) -> None:
         raise InputError(f"model.weights: {path} not found; allowed: imagenet, random, or a file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", UserWarning)  # all that some misfits cause
+            warnings.simplefilter("error", UserWarning)  # some unsuitable files only cause warnings
             network.load_weights(path)
-    except Exception as error:  # Keras and HDF5 raise nearly anything on another file
+    except Exception as error:  # Keras and HDF5 raise many types of error
         reason = " ".join(str(error).split())
         raise InputError(f"model.weights: {path} does not fit {network.name}: {reason}") from None
 
 
 def _freeze(network: keras.Model, trained_layers: int) -> None:
-    """Freeze all but the top `trained_layers` of the layers that can be trained."""
+    """Freeze all but the top `trained_layers` trainable layers."""
     candidates = []
     for layer in network.layers:
         layer.trainable = False

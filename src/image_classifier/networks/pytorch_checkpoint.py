@@ -1,8 +1,8 @@
-"""Read the tensors of an old PyTorch checkpoint (before version 1.6), without PyTorch.
+"""Read tensors from an old PyTorch checkpoint (before version 1.6), without PyTorch.
 
-Such a file is a sequence of pickles followed by the numbers themselves. A pickle can name any
-function to be called, so this reader knows three names and refuses the others: loading executes
-nothing that comes with the file. The layout is that of `torch.serialization._legacy_load`.
+Such a file is a sequence of pickles, followed by the numbers. A pickle can call any function by
+name, so this reader allows only the names that tensors need: loading executes no code from the
+file. For the layout, see `torch.serialization._legacy_load`.
 """
 
 import pickle
@@ -18,7 +18,7 @@ STORAGE_DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8"
 
 
 class _Tensor(NamedTuple):
-    """What a checkpoint says of a tensor: a view of a storage whose numbers come later."""
+    """A tensor's description in a checkpoint: a view of a storage, whose numbers follow later."""
 
     storage_key: str
     dtype: np.dtype
@@ -52,8 +52,8 @@ def read_checkpoint(path: Path) -> dict[str, np.ndarray]:
     """Read a state dictionary: tensor name -> float32 or int64 array of the tensor's shape.
 
     Raises:
-        pickle.UnpicklingError: if the file is of another format, or names anything but tensors.
-        ValueError: if a tensor reaches outside the numbers in the file.
+        pickle.UnpicklingError: if the file has another format, or names anything but tensors.
+        ValueError: if a tensor extends beyond the numbers in the file.
     """
     with path.open("rb") as file:
         if _unpickle(file) != MAGIC_NUMBER or _unpickle(file) != PROTOCOL_VERSION:
@@ -75,6 +75,6 @@ def _unpickle(file: BinaryIO) -> object:
 def _array(storage: np.ndarray, tensor: _Tensor) -> np.ndarray:
     size = storage.itemsize
     strides = [stride * size for stride in tensor.strides]
-    # np.ndarray checks that the view lies within the buffer.
+    # np.ndarray checks that the view is inside the buffer.
     view = np.ndarray(tensor.shape, tensor.dtype, storage, tensor.offset * size, strides)
     return view.copy()

@@ -1,12 +1,14 @@
-"""Stages train and evaluate: the model file and the logs.
+"""Outputs of the stages train and evaluate: the model file and the logs.
 
-batches          prepared arrays as batches for TensorFlow
-predicting       a model's probabilities of prepared images
-model_file       saving and loading models/model.keras
-model_contents   what a model file may hold
-metadata         what a model file says of itself
-live             DVCLive, adapted
-prediction_log   what both stages log of a model's predictions
+batches          feeds prepared arrays to TensorFlow in batches
+predicting       computes a model's probabilities for prepared images
+model_file       saves and loads models/model.keras
+model_contents   checks that a model file contains nothing harmful
+metadata         the metadata in a model file
+live             adapts DVCLive
+report           renders the charts of report.html
+result_files     replaces a stage's result files as a whole
+prediction_log   logs a model's predictions, in both stages
 sheets           sheets of images with their predictions
-git              what is asked of Git
+git              runs Git commands
 """

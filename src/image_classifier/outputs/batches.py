@@ -1,4 +1,4 @@
-"""Feed arrays that may be larger than memory to TensorFlow, in batches, without slow Python."""
+"""Feed arrays that may be larger than memory to TensorFlow in batches, with little Python code."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -11,23 +11,23 @@ from image_classifier.computing.tensorflow_setup import tf
 
 Views = Shards | np.ndarray
 
-CHUNK_BYTES = 4 * 2**20  # read at once by Python; TensorFlow cuts it into batches
-CACHED_BYTES = 64 * 2**20  # of an array that is read again after each epoch
+CHUNK_BYTES = 4 * 2**20  # read by Python at once; TensorFlow splits it into batches
+CACHED_BYTES = 64 * 2**20  # largest array that stays in memory between epochs
 
 
 class Part(NamedTuple):
-    """The replicas that one process trains, of all between which each batch is divided.
+    """The replicas of this process, out of all replicas that share each batch.
 
-    A batch is cut into as many runs of rows, of equal length, as there are replicas; its last row
-    is repeated at the end if need be.
+    A batch is split into one run of rows per replica, all of equal length; if necessary, the last
+    row is repeated to fill the last runs.
     """
 
-    first: int  # number of the first of them, from 0
+    first: int  # number of this process's first replica, from 0
     count: int
-    of: int  # replicas altogether
+    of: int  # total number of replicas
 
     def rows(self, order: np.ndarray, batch_size: int) -> np.ndarray:
-        """What they take of each batch of an order, one batch after the other."""
+        """The rows that this process takes from each batch of `order`, concatenated."""
         taken = []
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
@@ -37,7 +37,7 @@ class Part(NamedTuple):
         return np.concatenate(taken)
 
     def length(self, batch_size: int) -> int:
-        """How many rows of a batch each replica takes."""
+        """The number of rows that each replica takes from a batch."""
         return -(-batch_size // self.of)
 
 
@@ -49,22 +49,22 @@ def training_batches(
     first_epoch: int = 0,
     part: Part | None = None,
 ) -> tf.data.Dataset:
-    """Batches of one epoch, in an order of its own each time that they are gone through.
+    """Batches of one epoch, in a different order each time the dataset is iterated.
 
-    An epoch uses one view: the first epoch the first, and so on in turn. With as many views as
-    epochs this is what augmentation while training would give.
+    Each epoch uses one view, in turn. With as many views as epochs this is equivalent to
+    augmentation during training.
 
     Args:
         views: (views, n, ...) of any numeric type.
         labels: int64 (n,).
         batch_size: the last batch may have fewer rows.
-        seed: decides the orders, together with the number of the epoch.
-        first_epoch: number of the epoch that is first asked for, from 0.
-        part: what of each batch to give; None: all.
+        seed: determines the orders, together with the number of the epoch.
+        first_epoch: number of the epoch that the first iteration gives, from 0.
+        part: the part of each batch to give; None: the whole batch.
 
     Returns:
-        Pairs of (batch_size, ...) and (batch_size,), ceil(n / batch_size) of them; with a part,
-        (part.count * part.length(batch_size), ...) and so on, and the size of the whole batch.
+        ceil(n / batch_size) pairs of (batch_size, ...) and (batch_size,); with a part, triples of
+        (part.count * part.length(batch_size), ...), the labels, and the size of the whole batch.
     """
     epochs = itertools.count(first_epoch)
 
@@ -78,16 +78,16 @@ def training_batches(
 def ordered_batches(
     views: Views, labels: np.ndarray, batch_size: int, part: Part | None = None
 ) -> tf.data.Dataset:
-    """Batches of the first view in the order of its rows; as for `training_batches`.
+    """Batches like those of `training_batches`, but of the first view in the order of its rows.
 
-    A small array stays in memory from the first time to the next.
+    Arrays of up to `CACHED_BYTES` stay in memory between iterations.
     """
     dataset = _batches(lambda: (0, np.arange(len(labels))), views, labels, batch_size, part)
     return dataset.cache() if views.nbytes <= CACHED_BYTES else dataset
 
 
 def _chunks_of(order: np.ndarray, batch_size: int, row_bytes: int) -> Iterator[np.ndarray]:
-    """Cut `order` into whole numbers of batches of about `CHUNK_BYTES`."""
+    """Split `order` into chunks of about `CHUNK_BYTES`, each a whole number of batches."""
     rows = batch_size * max(1, CHUNK_BYTES // (batch_size * row_bytes))
     for start in range(0, len(order), rows):
         yield order[start : start + rows]
@@ -100,14 +100,14 @@ def _batches(
     batch_size: int,
     part: Part | None,
 ) -> tf.data.Dataset:
-    """Batches of a view in an order, both of which are asked for at the start of each epoch."""
+    """Batches of the view and in the order that `view_and_order` returns at each epoch's start."""
 
     def chunks() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         view, order = view_and_order()
         if part:
             order = part.rows(order, batch_size)
         for rows in _chunks_of(order, batch_size, views[0, 0].nbytes):
-            # A slice is read faster.
+            # Reading a slice is faster.
             read = slice(rows[0], rows[-1] + 1) if (np.diff(rows) == 1).all() else rows
             yield views[view, read], labels[rows]
 
@@ -125,7 +125,7 @@ def _batches(
     count = -(-len(labels) // batch_size)
     dataset = dataset.apply(tf.data.experimental.assert_cardinality(count))
     options = tf.data.Options()
-    # The thread that tunes sleeps for longer and longer, and the end of an epoch may wait for it:
-    # epochs of 6 seconds took 10.23, the sum of its first ten sleeps.
+    # The autotuning thread sleeps for longer and longer, and the end of an epoch may wait for it:
+    # epochs of 6 s took 10.23 s, the sum of its first ten sleeps.
     options.autotune.enabled = False
     return dataset.prefetch(2).with_options(options)

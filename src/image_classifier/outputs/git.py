@@ -1,4 +1,4 @@
-"""What this repository asks of Git itself."""
+"""Run Git commands."""
 
 import getpass
 import os
@@ -13,23 +13,23 @@ def git(
     environment: dict[str, str] | None = None,
     folder: Path | None = None,
 ) -> str:
-    """Run Git, here or in another folder, and return what it prints, without the last line break.
+    """Run Git, here or in another folder, and return its output without the last line break.
 
     Raises:
-        InputError: with Git's own words, if it fails.
+        InputError: with Git's error message, if it fails.
     """
     return _run(*arguments, environment=environment, folder=folder).decode().rstrip("\n")
 
 
 def pack_tree(tree: str, but: str | None = None) -> bytes:
-    """The objects of a tree in one piece, without those that another tree has."""
+    """Pack the objects of a tree, except those that the tree `but` also has."""
     revisions = f"{tree}\n^{but}\n" if but else f"{tree}\n"
     options = ("--revs", "--thin", "--stdout", "--quiet")
     return _run("pack-objects", *options, content=revisions.encode())
 
 
 def unpack(pack: bytes, folder: Path | None = None) -> None:
-    """Add what `pack_tree` gave to the repository here, or to the one in a folder."""
+    """Add a pack from `pack_tree` to the repository here, or to the repository in a folder."""
     _run("unpack-objects", "-q", content=pack, folder=folder)
 
 
@@ -54,7 +54,7 @@ def _run(
 
 
 def name_the_committer() -> None:
-    """Let Git commit where nobody has told it a name, as in a fresh container."""
+    """Let Git commit if no user name is configured, as in a fresh container."""
     if subprocess.run(["git", "config", "user.email"], capture_output=True).returncode:
         for role in ("AUTHOR", "COMMITTER"):
             os.environ.setdefault(f"GIT_{role}_NAME", getpass.getuser())

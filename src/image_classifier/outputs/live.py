@@ -1,21 +1,17 @@
-"""DVCLive, adapted: a log for each stage's results, and one for what the machine was doing.
+"""DVCLive, adapted: a log for the results of each stage, and one for the use of the machine.
 
-The private names of DVCLive and DVC that are used here and elsewhere are listed, and checked, in
-tests/test_private_names.py.
+tests/test_private_names.py lists and checks the private names of DVCLive and DVC used here and
+elsewhere.
 """
 
+import math
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import cache
-from operator import attrgetter
 from pathlib import Path
 from threading import Event
 
 from dvc.exceptions import DvcException
 from dvc_render.html import render_html
-from dvc_render.image import ImageRenderer
 from dvclive import Live, report
 from dvclive.env import DVC_ROOT
 from dvclive.live import logger, mark_dvclive_only_ended
@@ -23,33 +19,47 @@ from dvclive.monitor_system import NVMLError, _SystemMonitor
 from dvclive.plots import NumpyEncoder
 from dvclive.serialize import dump_json
 from dvclive.utils import catch_and_warn
-from ruamel.yaml import YAML
+from PIL import Image
 
-from image_classifier.common.disk import enough_space, scratch_folder
 from image_classifier.outputs.git import name_the_committer
+from image_classifier.outputs.report import charts, newest_images
+from image_classifier.outputs.result_files import (
+    empty_files,
+    image_files,
+    image_path,
+    placeholder_images,
+    write_files,
+)
 
 TRAIN_LOG, SYSTEM_LOG, EVALUATE_LOG = "dvclive/train", "dvclive/system", "dvclive/evaluate"
-# DVC's own page loads Vega from the network; this one carries it. `dvc plots show` uses it too.
+# DVC's own page loads Vega from the network; this one contains it. `dvc plots show` uses it too.
 PAGE = Path(".dvc/plots/page.html")
-REPORT_INTERVAL = 2  # seconds; an open report.html looks for a newer one every 5
+REPORT_INTERVAL = 2  # seconds; an open report.html reloads itself every 5
 
 
 class StageLog(Live):
-    """DVCLive for those who look at its files while it writes them.
+    """DVCLive for people who look at its files while it writes them.
 
     metrics.json is never seen half written; report.html opens without a network, and costs little
-    when epochs are short.
+    when epochs are short. An image that an earlier run logged is a placeholder until it is logged
+    again: DVC would show the earlier one, which dvc.lock lists, as one of this run.
     """
 
     _next_report = 0.0
 
-    def __init__(self, folder: str | Path, save_stage: str | None = None) -> None:
+    def __init__(
+        self, stage_folder: str, folder: Path | None = None, save_stage: str | None = None
+    ) -> None:
         """
         Args:
-            folder: one stage's own; what an earlier run logged there is removed.
+            stage_folder: one stage's own, in which dvc.yaml declares plots.
+            folder: log to this folder instead. Files of an earlier run in it are removed.
             save_stage: save a hidden Git experiment of this stage at the end, unless DVC runs the
                 script: `dvc exp run` saves one itself, and `dvc repro` is not meant to.
         """
+        folder = folder or Path(stage_folder)
+        placeholders = placeholder_images(folder)
+        self._stage_folder = stage_folder
         self._stage = save_stage
         save_experiment = save_stage is not None and DVC_ROOT not in os.environ
         if save_experiment:
@@ -58,37 +68,59 @@ class StageLog(Live):
         super().__init__(folder, report="html", dvcyaml=False, save_dvc_exp=save_experiment)
         # DVC expects this output of the stage even if no image is logged.
         Path(self.plots_dir, "images").mkdir(parents=True, exist_ok=True)
-        _begin_plots(self)
+        write_files({**empty_files(stage_folder), **placeholders}, folder)
+        self._placeholders = set(placeholders)
+
+    def log_metric(self, name: str, val: float, timestamp: bool = False, plot: bool = True) -> None:
+        """As DVCLive's, rounded to as many digits as fit into a cell of a table."""
+        super().log_metric(name, rounded(val), timestamp, plot)
+
+    def log_image(self, name: str, val: Image.Image) -> None:
+        super().log_image(name, val)
+        self._placeholders.discard(image_path(name))
+
+    def log_image_file(self, name: str, file: Path) -> None:
+        """Log a copy of an image file; `log_image` would compress it again."""
+        write_files({image_path(name): file.read_bytes()}, self.dir)
+        self._placeholders.discard(image_path(name))
+
+    def remove_image(self, name: str) -> None:
+        """Delete an image that was logged."""
+        Path(self.dir, image_path(name)).unlink(missing_ok=True)
+
+    def logged_images(self) -> set[str]:
+        """The names of all images logged so far."""
+        paths = set(image_files(self.dir)) - self._placeholders
+        return {path.relative_to(image_path(".")).as_posix() for path in paths}
 
     def make_summary(self) -> None:
         if self._step is not None:
             self.summary["step"] = self.step
-        unfinished = Path(f"{self.metrics_file}.unfinished")
-        dump_json(self.summary, unfinished, cls=NumpyEncoder)
-        unfinished.replace(self.metrics_file)
+        # In the same order after a resume, and best.* first.
+        self.write_json("metrics.json", dict(sorted(self.summary.items())))
+
+    def write_json(self, name: str, content: dict) -> None:
+        """Write a file in the stage's folder, which nobody sees half written."""
+        unfinished = Path(self.dir, f"{name}.unfinished")
+        dump_json(content, unfinished, cls=NumpyEncoder)
+        unfinished.replace(Path(self.dir, name))
 
     def make_report(self) -> None:
-        """As DVCLive's, with plots by name (the disk may list their files in any order)."""
+        """As DVCLive's, with the charts that dvc.yaml declares."""
         if self._inside_with and time.monotonic() < self._next_report:
             return
-        plots = Path(self.plots_dir)
-        sections = [
-            report.get_params_renderers(self.params_file),
-            report.get_metrics_renderers(self.metrics_file),
-            report.get_scalar_renderers(plots / "metrics"),
-            newest_images(report.get_image_renderers(plots / "images")),
-            report.get_sklearn_plot_renderers(plots / "sklearn", self),
-            report.get_custom_plot_renderers(plots / "custom", self),
+        renderers = [
+            *report.get_params_renderers(self.params_file),
+            *report.get_metrics_renderers(self.metrics_file),
+            *charts(self._stage_folder, Path(self.dir)),
+            *newest_images(Path(self.dir), self.logged_images()),
         ]
-        renderers = []
-        for section in sections:
-            renderers += sorted(section, key=attrgetter("name"))
         render_html(renderers, self.report_file, html_template=PAGE, refresh_seconds=5)
         self._next_report = time.monotonic() + REPORT_INTERVAL
 
     @catch_and_warn(DvcException, logger, mark_dvclive_only_ended)
     def save_dvc_exp(self) -> None:
-        """As DVCLive's, which would record every stage as up to date, whatever has changed."""
+        """As DVCLive's, which would record all stages as up to date, even changed ones."""
         if self._save_dvc_exp:
             self._dvc_repo.experiments.save(
                 targets=[self._stage],
@@ -100,26 +132,30 @@ class StageLog(Live):
 
     def __exit__(self, kind: type | None, error: BaseException | None, traceback: object) -> None:
         if kind:
-            self._save_dvc_exp = False  # what is not complete is no experiment
+            self._save_dvc_exp = False  # an incomplete run is no experiment
+        else:
+            for path in self._placeholders:
+                Path(self.dir, path).unlink(missing_ok=True)
         super().__exit__(kind, error, traceback)
 
 
 class SystemLog(Live):
-    """CPU, memory, disk and GPU use, once a second, and how fast the epochs are.
+    """CPU, memory, disk and GPU use once a second, and the training speed.
 
-    They are no output of a stage: two runs never have the same, and would seem to differ.
+    It is no output of a stage: it differs in every run, so every run would seem to change.
     """
 
     def __init__(self, folder: str) -> None:
         super().__init__(folder, dvcyaml=False, save_dvc_exp=False)
-        _begin_plots(self)
+        self.make_summary()
+        write_files(empty_files(folder), folder)
         self._system_monitor = _Monitor(
             self, interval=0.05, num_samples=20, directories_to_monitor={"main": "/"}
         )
 
 
 class _Monitor(_SystemMonitor):
-    """DVCLive's thread, which would read nothing at all on a machine without an NVIDIA driver."""
+    """DVCLive's thread, which by itself reads nothing on a machine without an NVIDIA driver."""
 
     _has_gpu = True
 
@@ -129,7 +165,7 @@ class _Monitor(_SystemMonitor):
 
     def end(self) -> None:
         super().end()
-        self._ended.wait()  # it still writes a sample
+        self._ended.wait()  # until it has written its last sample
 
     def _monitoring_loop(self) -> None:
         try:
@@ -145,68 +181,8 @@ class _Monitor(_SystemMonitor):
             return {}
 
 
-@contextmanager
-def replacing(folder: str) -> Iterator[Path]:
-    """Give an empty folder whose files replace those of `folder` when the block ends well.
-
-    Whoever looks meanwhile sees either the old files or the new ones, and if the block fails the
-    old ones stay. Git's ignore files stay in any case: DVC keeps them.
-
-    Raises:
-        NoSpaceError: if there is no room for as much as the old files have.
-    """
-    files = [path for path in Path(folder).rglob("*") if path.is_file()]
-    size = sum(path.stat().st_size for path in files)
-    with (
-        enough_space(Path(folder), size),
-        scratch_folder(Path(".dvc/tmp/logging")) as scratch,
-    ):
-        yield scratch
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        names = {path.relative_to(scratch) for path in scratch.rglob("*")}
-        for name in sorted(names):
-            source, target = scratch / name, folder / name
-            if source.is_dir():
-                target.mkdir(parents=True, exist_ok=True)
-            else:
-                source.replace(target)
-        for path in files:
-            if path.name != ".gitignore" and path.relative_to(folder) not in names:
-                path.unlink()
-
-
-def newest_images(images: list[ImageRenderer]) -> list[ImageRenderer]:
-    """Of a series, named by its steps in one folder, only the last: a report embeds them all."""
-    newest: dict[Path, ImageRenderer] = {}
-    for renderer in images:
-        path = Path(renderer.name)
-        series = path.parent if path.stem.isdigit() else path
-        if series not in newest or int(Path(newest[series].name).stem) < int(path.stem):
-            newest[series] = renderer
-    return list(newest.values())
-
-
-def _begin_plots(live: Live) -> None:
-    """Write metrics and plots without values, so that `dvc plots diff` finds all that dvc.yaml has.
-
-    It reports files that are missing as errors, and so would DVC's extension for VS Code until the
-    end of the first epoch.
-    """
-    live.make_summary()
-    for path, columns in _declared_tables().items():
-        if path.is_relative_to(live.dir):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text("\t".join(columns) + os.linesep, newline="")
-
-
-@cache
-def _declared_tables() -> dict[Path, list[str]]:
-    """The TSV files that dvc.yaml declares as plots, and the columns that DVCLive gives them."""
-    plots = YAML(typ="safe").load(Path("dvc.yaml"))["plots"]
-    definitions = [plot for entry in plots if isinstance(entry, dict) for plot in entry.values()]
-    return {
-        Path(name): list(dict.fromkeys((plot["x"], "step", column)))
-        for plot in definitions
-        for name, column in plot["y"].items()
-        if name.endswith(".tsv")
-    }
+def rounded(value: float) -> float:
+    """To 6 decimals, or to 4 significant digits where these are more accurate: 0.00001234."""
+    if not math.isfinite(value):
+        return value
+    return min(round(value, 6), float(f"{value:.4g}"), key=lambda choice: abs(choice - value))

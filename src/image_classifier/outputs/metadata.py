@@ -1,4 +1,4 @@
-"""What a model file says of itself; to read it takes no TensorFlow."""
+"""The metadata in a model file, read without TensorFlow."""
 
 import hashlib
 import textwrap
@@ -15,33 +15,33 @@ from image_classifier.outputs.model_contents import read_metadata_json
 
 
 class TrainedOn(NamedTuple):
-    """Where a model comes from: the same wherever and whenever the same training ran.
+    """The origin of a model, identical for identical trainings at any place and time.
 
-    So there is no date in it and no path. The images are known by the hash of their table, not
+    So it contains no date and no path: the images are identified by the hash of their table, not
     by `download.source`, and a weights file by its name.
     """
 
-    dataset: str  # of params.yaml, like all that is not explained here
-    training_pictures: int
-    table_sha256: str  # of data/prepared/images.csv, which has the sha256 of each image
+    dataset: str  # from params.yaml, like all fields without a comment
+    training_pictures: int  # number of images of the training split
+    table_sha256: str  # of data/prepared/images.csv, which has the SHA-256 of each image
     image_size: int
     color_mode: str
     backbone: str
     weights: str
     fine_tune_layers: int
     epochs: int
-    best_epoch: int  # the one whose weights were kept, counted from 1
+    best_epoch: int  # the epoch whose weights were kept, counted from 1
     validation_accuracy: float  # top-1, after that epoch
 
 
 class Metadata(NamedTuple):
-    """What `model_file.save_model` adds to `metadata.json` in a model file."""
+    """The entries that `model_file.save_model` adds to `metadata.json` in a model file."""
 
     class_names: list[str]  # in the order of the model's outputs
     trained_on: TrainedOn
 
     def summary(self) -> str:
-        """One line for a person."""
+        """Describe the model in one line."""
         on = self.trained_on
         classes = textwrap.shorten(", ".join(self.class_names), 60, placeholder=" ...")
         tuned = f", top {on.fine_tune_layers} layers fine-tuned" if on.fine_tune_layers else ""
@@ -58,7 +58,7 @@ class Metadata(NamedTuple):
 def describe_training(
     params: Params, table: Path, training_pictures: int, best_epoch: int, validation_accuracy: float
 ) -> TrainedOn:
-    """What the model file will say of a training; `table` is data/prepared/images.csv."""
+    """The training record for the model file; `table` is data/prepared/images.csv."""
     from_scratch = params.model.backbone == "cnn"
     return TrainedOn(
         dataset=params.download.dataset,
@@ -76,7 +76,7 @@ def describe_training(
 
 
 def read_metadata(path: Path) -> Metadata:
-    """Read what a model file says of itself.
+    """Read the metadata of a model file.
 
     Raises:
         InputError: if there is no such file, or it was not written by `model_file.save_model`.
@@ -84,7 +84,7 @@ def read_metadata(path: Path) -> Metadata:
     try:
         metadata = read_metadata_json(path)
     except FileNotFoundError:
-        raise InputError(f"{path} not found; `dvc exp run` makes it, or src/train.py") from None
+        raise InputError(f"{path} not found; `dvc exp run` or src/train.py creates it") from None
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} is not a model of this repository: {error}") from None
     try:
@@ -92,6 +92,6 @@ def read_metadata(path: Path) -> Metadata:
         return TypeAdapter(Metadata).validate_python(known, strict=True)
     except ValidationError:
         raise InputError(
-            f"{path} is not a model of this repository, or an old one: it does not say what it was "
-            "trained on; train it anew"
+            f"{path} is not a model of this repository, or was saved by an old version: its "
+            "metadata is incomplete; train it again"
         ) from None

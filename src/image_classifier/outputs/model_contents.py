@@ -1,8 +1,8 @@
-"""What a model file may hold: numbers, and classes of Keras that networks of this repository use.
+"""Allow only numbers, and the Keras classes that this repository's networks use, in a model file.
 
-Keras' safe mode executes no code that comes with a file. But a file can name any class or function
-of Keras, some of which read other files or start other programs, and people keep finding ways past
-such a mode; so a file is refused here, before Keras sees it, if it names anything else than these.
+Keras' safe mode executes no code from a file. But a file can name any class or function of Keras,
+some of which read other files or start programs, and safe modes like this keep being bypassed. So
+before Keras reads a file, it is refused if it names anything else.
 """
 
 import json
@@ -10,7 +10,7 @@ import zipfile
 from pathlib import Path
 
 MEMBERS = ["metadata.json", "config.json", "model.weights.h5"]
-# A test builds the network of each backbone and compares; a new backbone may need more.
+# A test compares this with the network of each backbone; a new backbone may need more classes.
 CLASSES = frozenset(
     f"{module}.{name}"
     for module, names in {
@@ -33,35 +33,35 @@ CLASSES = frozenset(
 
 
 def read_metadata_json(path: Path) -> dict:
-    """Check a model file, all but its numbers, and read what its `metadata.json` says.
+    """Check everything in a model file except its numbers, and return its `metadata.json`.
 
     Raises:
-        ValueError: if the file holds anything that `model_file.save_model` does not write.
-        OSError, zipfile.BadZipFile, KeyError, RuntimeError: if it is no such file, or damaged.
+        ValueError: if the file contains anything that `model_file.save_model` does not write.
+        OSError, zipfile.BadZipFile, KeyError, RuntimeError: if it is damaged or no model file.
     """
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
-            # What is not compressed cannot unpack to more than the file itself.
+            # Uncompressed members cannot unpack to more bytes than the file has.
             if member.filename not in MEMBERS or member.compress_type != zipfile.ZIP_STORED:
-                raise ValueError(f"it holds {member.filename!r}, or holds it compressed")
+                raise ValueError(f"its member {member.filename!r} is unknown or compressed")
         metadata = json.loads(archive.read("metadata.json"))
         check_config(json.loads(archive.read("config.json")))
     if not isinstance(metadata, dict):
-        raise ValueError("its metadata.json holds no object")
+        raise ValueError("its metadata.json contains no JSON object")
     return metadata
 
 
 def check_config(config: object) -> None:
-    """Make sure that `config.json` of a `.keras` file, or a part of it, names none but `CLASSES`.
+    """Check that `config.json` of a `.keras` file, or a part of it, names only `CLASSES`.
 
     Raises:
-        ValueError: if it names something else.
+        ValueError: if it names another class or function.
     """
     if isinstance(config, dict):
         if "class_name" in config:
             module, name = config.get("module"), config["class_name"]
             full_name, registered_name = f"{module}.{name}", config.get("registered_name")
-            # A registered name would count for more than module and class.
+            # For Keras, a registered name takes precedence over module and class.
             if full_name not in CLASSES or registered_name not in (None, name):
                 raise ValueError(f"its config.json names {full_name}, which no network here uses")
         config = list(config.values())

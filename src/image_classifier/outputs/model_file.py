@@ -20,7 +20,7 @@ FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 class TrainedModel(NamedTuple):
-    """What a model file holds."""
+    """The content of a model file."""
 
     network: keras.Model  # `classifier.Networks.model`
     class_names: list[str]  # in the order of its outputs
@@ -30,15 +30,15 @@ class TrainedModel(NamedTuple):
 def save_model(
     model: keras.Model, class_names: list[str], trained_on: TrainedOn, path: Path
 ) -> None:
-    """Write a `.keras` file with `metadata.Metadata` inside, replacing `path` at once.
+    """Write a `.keras` file that includes `metadata.Metadata`, replacing `path` atomically.
 
-    Identical trainings give identical bytes: what Keras writes of the moment (dates, and addresses
-    in memory that tell shared objects apart) is left out or numbered from 0.
+    Identical trainings give identical bytes: the date is left out, and the memory addresses by
+    which Keras identifies shared objects are replaced by numbers from 0.
 
     Raises:
-        InputError: if there is no room for it; a file that was at `path` is still there.
+        InputError: if the disk has too little space; an existing file at `path` is kept.
     """
-    # Both files that are written, and the weights once more, which Keras puts beside the first.
+    # Space for both files, and for the weights that Keras temporarily writes beside the first one.
     size = 3 * sum(weight.nbytes for weight in model.get_weights())
     with scratch_folder(path.parent / ".saving") as scratch, enough_space(path, size):
         saved, rewritten = scratch / "saved.keras", scratch / "rewritten.keras"
@@ -58,10 +58,10 @@ def save_model(
 
 
 def load_model(path: Path) -> TrainedModel:
-    """Read the network, its class names, and what it was trained on.
+    """Read the network, its class names, and its training record.
 
-    Loading executes nothing that the file brings along or names: `model_file` refuses what could,
-    and Keras' safe mode stays on.
+    Loading executes no code that the file contains or names: `model_contents` refuses such files,
+    and Keras' safe mode is on.
 
     Raises:
         InputError: if there is no such file, or it was not written by `save_model`.
@@ -75,14 +75,14 @@ def load_model(path: Path) -> TrainedModel:
         raise InputError(f"{path} is damaged: {' '.join(str(error).split())}") from None
     expected = (None, trained_on.image_size, trained_on.image_size, channels), len(class_names)
     if (network.input_shape, network.output_shape[-1]) != expected:
-        raise InputError(f"{path} is damaged: its network does not fit what it says of itself")
+        raise InputError(f"{path} is damaged: its network does not match its metadata")
     return TrainedModel(network, class_names, trained_on)
 
 
 def _check_arrays(path: Path) -> None:
-    """Make sure that the weights take no more memory than the file has bytes.
+    """Check that the weights take no more memory than the file has bytes.
 
-    HDF5 can declare an array of any size without storing it, and Keras would make room for it.
+    HDF5 can declare an array of any size without storing it, and Keras would allocate it.
     """
     with zipfile.ZipFile(path) as archive:
         content = io.BytesIO(archive.read("model.weights.h5"))

@@ -1,4 +1,4 @@
-"""A model's probabilities of prepared images."""
+"""Compute a model's probabilities for prepared images."""
 
 import numpy as np
 
@@ -11,32 +11,32 @@ FEATURES_AT_ONCE = 4096
 
 
 def check_shape(views: Views, network: keras.Model) -> None:
-    """Make sure that prepared images, (views, n, ...), are what a network takes.
+    """Check that prepared images, (views, n, ...), have the shape that a network takes.
 
     Raises:
-        InputError: if they are not, because something has changed since they were prepared.
+        InputError: if they do not, because parameters have changed since they were prepared.
     """
     found, expected = views.shape[2:], network.input_shape[1:]
     if found != expected:
         raise InputError(
-            f"data/prepared: found arrays of {found} per image, the network takes {expected}; "
-            "`dvc exp run` makes both to fit"
+            f"data/prepared: found arrays of shape {found} per image, but the network takes "
+            f"{expected}; run `dvc exp run` to make them match"
         )
 
 
 def predict_probabilities(model: keras.Model, views: Views) -> np.ndarray:
-    """What a model makes of prepared images: probabilities, float32 (n, class_count).
+    """A model's probabilities for prepared images, float32 (n, class_count).
 
     `views` are pixels, uint8 (1, n, image_size, image_size, channels), or features, float32
-    (1, n, d), for which the backbone is not run.
+    (1, n, d); for features the backbone is not run.
 
     Raises:
-        InputError: if the model does not take what is prepared.
+        InputError: if the prepared images do not have the shape that the model takes.
     """
     if views.ndim == 3:
         classifier = model.get_layer("classifier")
         check_shape(views, classifier)
-        # Called as it is: to compile so few operations takes longer than to run them.
+        # Called without compiling: compiling so few operations takes longer than running them.
         rows = range(0, views.shape[1], FEATURES_AT_ONCE)
         logits = [classifier(views[0, row : row + FEATURES_AT_ONCE]) for row in rows]
         return keras.ops.softmax(keras.ops.concatenate(logits)).numpy()

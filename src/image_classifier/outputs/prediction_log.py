@@ -1,4 +1,4 @@
-"""What training and evaluation both log of a model's predictions."""
+"""Logging of a model's predictions, shared by training and evaluation."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ from image_classifier.outputs.sheets import load_images, prediction_sheet
 def log_confusion_matrix(
     live: Live, labels: np.ndarray, probabilities: np.ndarray, class_names: Sequence[str]
 ) -> None:
-    """Log true and predicted class of each image.
+    """Log the true and the predicted class of each image.
 
     `labels` are int64 (n,), `probabilities` float32 (n, class_count).
     """
@@ -32,15 +32,17 @@ def log_prediction_sheet(
     probabilities: np.ndarray,
     class_names: Sequence[str],
     title: str,
+    places: int = 0,
 ) -> None:
-    """Log a sheet of some `rows` of a split; none at all gives a sheet with the title.
+    """Log a sheet of some `rows` of a split, with room for `places` images of the split.
 
-    `probabilities`, float32 (n, class_count), are those of the whole split.
+    `probabilities` are float32 (n, class_count), for the whole split.
 
     Raises:
-        InputError: naming the file, if an image cannot be decoded.
+        InputError: if an image cannot be decoded; names the file.
     """
     records = [split.records[row] for row in rows]
     images, true_names = load_images(RAW_DATA, records), [record.class_name for record in records]
-    sheet = prediction_sheet(images, true_names, probabilities[rows], class_names, title)
+    places = min(places, len(split.records))
+    sheet = prediction_sheet(images, true_names, probabilities[rows], class_names, title, places)
     live.log_image(name, sheet)

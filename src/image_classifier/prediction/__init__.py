@@ -1,4 +1,4 @@
-"""src/predict.py: classifying images.
+"""src/predict.py: classifies images.
 
 explanation   heat maps of the regions that support a prediction
 """

@@ -1,4 +1,4 @@
-"""Heat maps: which places of an image a decision rests on."""
+"""Heat maps of the regions of an image that support its predicted class."""
 
 import math
 from collections.abc import Callable
@@ -11,35 +11,35 @@ from PIL import Image, ImageDraw, ImageFont
 from image_classifier.common.images import load_for_display
 from image_classifier.computing.tensorflow_setup import keras, tf
 
-LONGER_SIDE = 320  # of a drawn image, in pixels
+LONGER_SIDE = 320  # of an image beside its heat map, in pixels
 MARGIN = 8
-OPACITY = 0.65  # of the hottest place
+OPACITY = 0.65  # of the hottest region
 COLORS = matplotlib.colormaps["turbo"]
 FONT = Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf")
 
 
 def build_explainer(network: keras.Model) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    """Make a function from pixels to probabilities and heat maps, in one pass of the backbone.
+    """Build a function from pixels to probabilities and heat maps, with one backbone pass.
 
-    The network is as `classifier.build_networks` puts it together, the method is HiResCAM (Draelos
-    and Carin, https://arxiv.org/abs/2011.08891). With A the last feature map, of k channels, and y
-    the logit of the predicted class, the heat at place i, j is
+    The network must come from `classifier.build_networks`. The method is HiResCAM (Draelos and
+    Carin, https://arxiv.org/abs/2011.08891). With A the last feature map, of k channels, and y the
+    logit of the predicted class, the heat at position i, j is
 
         ReLU(sum over k of A[i, j, k] * dy/dA[i, j, k])
 
-    Where average pooling and one dense layer follow, as after every backbone, the gradient is the
-    same at all places, and this is Grad-CAM (Selvaraju et al., https://arxiv.org/abs/1610.02391,
-    equations 1 and 2) up to a factor. Above the flattened map of `cnn`, Grad-CAM would average
-    gradients that differ from place to place: with Fashion-MNIST, to hide the tenth of an image
-    that it marks hottest lowers the logit by 1.96, a random tenth by 2.04, and the tenth that
-    HiResCAM marks by 4.15.
+    After every backbone follow average pooling and one dense layer. The gradient is then the same
+    at all positions, and the result is Grad-CAM (Selvaraju et al.,
+    https://arxiv.org/abs/1610.02391, equations 1 and 2) up to a factor. After the flattened map of
+    `cnn`, Grad-CAM would average gradients that differ between positions. On Fashion-MNIST, hiding
+    the hottest tenth of an image by Grad-CAM lowers the logit by 1.96, a random tenth by 2.04, and
+    the hottest tenth by HiResCAM by 4.15.
 
     Returns:
         A function from uint8 (n, image_size, image_size, channels) to probabilities, float32
         (n, class_count), and heat, float32 (n, image_size, image_size), 0 or more.
     """
     extractor, classifier = network.get_layer("feature_extractor"), network.get_layer("classifier")
-    pooling = extractor.layers[-1]  # or flattening: what ends the extractor
+    pooling = extractor.layers[-1]  # flattening after `cnn`
     feature_maps = keras.Model(extractor.input, pooling.input)
     softmax = network.get_layer("probabilities")
     enlarge = _enlarging(feature_maps.output_shape[1], feature_maps.input_shape[1])
@@ -61,12 +61,12 @@ def build_explainer(network: keras.Model) -> Callable[[np.ndarray], tuple[np.nda
 def _enlarging(cells: int, pixels: int) -> np.ndarray:
     """Weights, float32 (pixels, cells), that interpolate linearly from cells to pixels.
 
-    Each stride of a network halves the map, so a cell stands for a power of two of pixels. Where
-    the map was rounded down, the last pixels have no cell of their own: so with EfficientNet-Lite0
-    at 180 pixels, where 5 cells of 32 make 160. To stretch the cells over all would move the heat;
-    hiding the hottest tenth of cats and dogs then lowered the logit by 1.22 rather than 1.34. (The
-    networks called Inception lose pixels on all sides; there the heat lies up to 21 pixels of 299
-    too far up and left.)
+    Each stride of a network halves the map, so the width of a cell is a power of two in pixels. If
+    the size of the map was rounded down, no cell covers the last pixels: EfficientNet-Lite0 at 180
+    pixels has 5 cells of 32 pixels, 160 in total. Stretching the cells over all pixels would shift
+    the heat: hiding the hottest tenth of cats and dogs then lowered the logit by 1.22 rather than
+    1.34. (The Inception networks lose pixels on all sides; their heat is shifted up and left by up
+    to 21 of 299 pixels.)
     """
     cell = 2 ** round(math.log2(pixels / cells))
     if cell * cells > pixels:
@@ -77,9 +77,9 @@ def _enlarging(cells: int, pixels: int) -> np.ndarray:
 
 
 def draw_explanation(path: Path, heat: np.ndarray, caption: str) -> Image.Image:
-    """Draw an image, beside it the same under its heat map, and a caption above them.
+    """Place an image next to a copy under its heat map, with a caption above.
 
-    The heat is float32 (image_size, image_size), 0 or more; its maximum is drawn brightest.
+    The heat is float32 (image_size, image_size), 0 or more; its maximum gets the hottest colour.
 
     Raises:
         InputError: if the image can no longer be decoded.

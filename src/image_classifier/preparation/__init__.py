@@ -1,8 +1,8 @@
-"""Stage prepare: what no training parameter changes is computed once.
+"""Stage prepare: computes once all data that do not depend on training parameters.
 
-splits        which image is for training, validation and test
-features      hashes, pixels and features of images
-inference     a network that is not trained, as fast as this machine can
-engines       where it is computed: on this machine, or on those of a Ray cluster
-ray_cluster   joining a Ray cluster
+splits        assigns images to training, validation and test
+features      computes hashes, pixels and features of images
+inference     runs a frozen network fast on this machine
+engines       computes on this machine or on a Ray cluster
+ray_cluster   connects to a Ray cluster
 """

@@ -1,4 +1,4 @@
-"""Where src/prepare.py computes: on this machine, or on those of a Ray cluster."""
+"""Compute for src/prepare.py on this machine or on a Ray cluster."""
 
 import itertools
 import socket
@@ -16,27 +16,28 @@ from image_classifier.preparation.ray_cluster import (
     summarize,
 )
 
-TASK_SIZE = 256  # images: seconds of work, and a multiple of features.FEATURE_BATCH_SIZE
+TASK_SIZE = 256  # images: takes seconds; a multiple of features.FEATURE_BATCH_SIZE
 Parts = Iterator[tuple[int, object]]
 Compute = Callable[[Sequence[Location], int, int], Parts]
-"""One of the functions in `features`, of images, the number of the first, and threads."""
+"""A function of `features`; takes images, the number of the first one, and threads."""
 
 
 def compute_here(function: Compute, locations: Sequence[Location]) -> Parts:
-    """Compute on all cores of this machine; yields what `function` does, in order."""
+    """Compute on all cores of this machine; yields the parts of `function` in order."""
     return function(locations, 0, cpu_count())
 
 
 def compute_on_ray(function: Compute, locations: Sequence[Location]) -> Parts:
-    """Compute on a Ray cluster; yields what `function` does, in the order in which it is done.
+    """Compute on a Ray cluster; yields the parts of `function` as they are finished.
 
-    Machines may come and go: what a lost one was at is done again by others. Images on this
-    machine are sent there; others are read where they are needed. If the cluster has GPUs, only
-    machines with one take part: a GPU's results differ from a CPU's in the last digits.
+    If a machine is lost, its unfinished work is redone by other machines; machines that join later
+    are used. Images on this machine are sent to the cluster; remote images are read there. If the
+    cluster has GPUs, only machines with a GPU are used: results of GPUs and CPUs differ in the
+    last digits.
 
     Raises:
-        InputError: as `function` does, or if no cluster is found, or one whose machines have other
-            versions of packages than this one.
+        InputError: as `function` does, or if no cluster is found, or if its machines have other
+            package versions than this one.
     """
     ray = connect()
     resources = ray.cluster_resources()
@@ -53,7 +54,7 @@ def compute_on_ray(function: Compute, locations: Sequence[Location]) -> Parts:
     starts = iter(range(0, len(locations), TASK_SIZE))
     running = set()
     while True:
-        # One for each worker, and some that wait, so that none has to.
+        # A task for each worker, and as many in reserve, so that no worker has to wait.
         wanted = 2 * int(ray.cluster_resources().get("CPU", 1)) // cpus + 2
         for start in itertools.islice(starts, max(0, wanted - len(running))):
             chunk = locations[start : start + TASK_SIZE]

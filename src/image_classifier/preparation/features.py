@@ -1,8 +1,8 @@
-"""What src/prepare.py makes of images: the same in whatever parts, order and place.
+"""Hashes, pixels and features of images, for src/prepare.py.
 
-Each of these functions takes images that follow each other, the number of the first, which is a
-multiple of `FEATURE_BATCH_SIZE`, and how many threads to use. It yields parts of the result, each
-with the number of its first image.
+Each function takes consecutive images, the number of the first image (a multiple of
+`FEATURE_BATCH_SIZE`) and the number of threads. It yields parts of the result, each with the number
+of its first image. Results do not depend on how the images are divided, nor on the machine.
 """
 
 import hashlib
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from ray import ObjectRef
 
 FEATURE_BATCH_SIZE = 64
-READS_AT_ONCE = 8  # for each thread, of images that are elsewhere: most of the time they wait
+READS_AT_ONCE = 8  # remote images per thread: reading them is mostly waiting
 
 
 class Examined(NamedTuple):
-    """What is found out of an image before anything else."""
+    """First result for an image: its hash, or why it cannot be decoded."""
 
     sha256: str | None  # of its content, in hexadecimal; None if it cannot be decoded
-    reason: str | None = None  # why not
+    reason: str | None = None  # why it cannot be decoded
 
 
 def examine(
     locations: Sequence[str], first: int, threads: int
 ) -> Iterator[tuple[int, list[Examined]]]:
-    """Hash images. Those that are elsewhere are decoded as well, as in src/download.py others."""
+    """Hash images. Remote images are also decoded; src/download.py has checked local ones."""
     with ThreadPool(_threads(locations, threads)) as pool:
         results = pool.imap(_examine, locations, chunksize=8)
         while part := list(itertools.islice(results, FEATURE_BATCH_SIZE)):
@@ -74,15 +74,16 @@ def compute_features(
     first: int,
     threads: int,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """What the frozen backbone makes of images.
+    """Compute features of images with the frozen backbone.
 
-    That is `prepare.views` augmented copies of a training image and a plain one of any other.
+    Training images give features of `prepare.views` augmented copies, other images of one
+    unchanged copy.
 
     Args:
-        params: all of them.
+        params: all parameters.
         split: "train", "validation" or "test".
-        weights: the backbone's, in Ray's object store; None: as `params.model` says.
-        locations, first, threads: see above.
+        weights: of the backbone, in Ray's object store (None: load them by `params.model`).
+        locations, first, threads: see the docstring of the module.
 
     Yields:
         float32 (views, n, d).
@@ -95,7 +96,7 @@ def compute_features(
 
 
 def backbone_weights(params: Params) -> list[np.ndarray]:
-    """The weights of the backbone that computes features, as Keras lists them."""
+    """The weights of the backbone that computes features, in the order of Keras."""
     return _build_network(params).get_weights()
 
 
@@ -103,7 +104,7 @@ def backbone_weights(params: Params) -> list[np.ndarray]:
 def _build_extractor(
     params: Params, weights: "ObjectRef | None", threads: int
 ) -> Callable[[np.ndarray, int, int | None], np.ndarray]:
-    """Make a function from pixels, their batch's number, and how many views, to features."""
+    """Build a function from pixels, number of their batch, and number of views, to features."""
     # Not at the top: TensorFlow takes seconds to import, and errors in parameters come first.
     from image_classifier.computing.tensorflow_setup import tf
     from image_classifier.networks.augmentation import build_augmentation, set_call
@@ -150,7 +151,7 @@ def _examine(location: str) -> Examined:
         return Examined(sha256_of(Path(location)))
     try:
         content = read(location)
-    except OSError as error:  # it is not there, or not for us
+    except OSError as error:  # missing or not readable
         return Examined(None, " ".join(str(error).split()) or type(error).__name__)
     reason = unreadable_reason(Content(location, content))
     return Examined(None if reason else hashlib.sha256(content).hexdigest(), reason)

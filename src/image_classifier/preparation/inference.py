@@ -1,4 +1,4 @@
-"""Run a network that is not trained, as fast as this machine can."""
+"""Run a frozen network as fast as possible on this machine."""
 
 import sys
 import threading
@@ -9,20 +9,21 @@ import numpy as np
 
 from image_classifier.computing.tensorflow_setup import keras, tf
 
-ROWS_PER_REQUEST = 4  # of one core; larger ones are no faster, and leave some of many cores idle
+ROWS_PER_REQUEST = 4  # per core; more is no faster, and leaves some of many cores idle
 
 
 def build_function(
     network: keras.Model, threads: int | None = None
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """Make a function of a network as it is now, for many batches, whatever their sizes.
+    """Build a function of a network with its current weights, for batches of any size.
 
-    Without a GPU it is OpenVINO's translation, 2 to 6 times as fast as `network.predict`
-    (benchmarks/README.md); results differ from TensorFlow's in the last digits of float32.
+    Without a GPU, the network is translated to OpenVINO, 2 to 6 times as fast as
+    `network.predict` (benchmarks/README.md). Results differ from TensorFlow's in the last digits
+    of float32.
 
     Args:
         network: with one input of fixed size and one output.
-        threads: to use; None: one for each core of the machine. Results do not depend on it.
+        threads: number of threads (None: one per core). Results do not depend on it.
 
     Returns:
         A function from an array (n, ...) of any numeric type to float32 (n, ...).
@@ -37,7 +38,7 @@ def build_function(
 def _translate(
     function: tf.types.experimental.PolymorphicFunction, threads: int | None
 ) -> Callable[[np.ndarray], np.ndarray]:
-    # OpenVINO would tell its maker of every import; without this module it does not.
+    # Disables OpenVINO telemetry, which would report every import.
     sys.modules.setdefault("openvino_telemetry", None)
     import openvino
 
@@ -49,12 +50,12 @@ def _translate(
         model,
         "CPU",
         {
-            "PERFORMANCE_HINT": "THROUGHPUT",  # a batch on each core, rather than one on all
-            "INFERENCE_PRECISION_HINT": "f32",  # some processors would take bfloat16
+            "PERFORMANCE_HINT": "THROUGHPUT",  # a batch per core, not one batch on all cores
+            "INFERENCE_PRECISION_HINT": "f32",  # some processors would use bfloat16
             **({"INFERENCE_NUM_THREADS": threads} if threads else {}),
         },
     )
-    # Threads rather than OpenVINO's own queue, which at times never ends when it is deleted.
+    # Threads rather than OpenVINO's own queue, which sometimes hangs when it is deleted.
     own = threading.local()
     pool = ThreadPoolExecutor(
         compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"),

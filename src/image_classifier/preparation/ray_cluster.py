@@ -1,4 +1,4 @@
-"""Join a Ray cluster. What runs there imports the modules of src/ as this machine has them."""
+"""Connect to a Ray cluster, whose tasks import the modules of src/ from this machine."""
 
 import os
 import re
@@ -12,28 +12,28 @@ from types import ModuleType
 from image_classifier.common.errors import InputError
 
 SOURCES = Path(__file__).parents[2]
-ANSWER_SECONDS = 10  # seconds that the head may take to answer; Ray itself would wait for minutes
+ANSWER_SECONDS = 10  # time for the head to reply; Ray itself would wait for minutes
 
-# What results depend on.
+# Packages that results depend on.
 PACKAGES = ["dvc", "dvclive", "keras", "numpy", "openvino", "pillow", "scikit-learn", "tensorflow"]
 
 
 def connect(address: str | None = None) -> ModuleType:
-    """Join a cluster, with its own copy of src/ on each of its machines; returns the module `ray`.
+    """Connect to a cluster and copy src/ to its machines; returns the module `ray`.
 
-    The machines need the same packages as this one (requirements-cluster.txt), and nothing else of
-    the repository.
+    The machines need the same packages as this one (requirements-cluster.txt), but not the
+    repository.
 
     Args:
-        address: "host:6379", the head's, from a machine of the cluster; "ray://host:10001" from
-            any other; None: that of RAY_ADDRESS, or else this machine alone.
+        address: of the head: "host:6379" from a machine of the cluster, or "ray://host:10001"
+            from any other machine (None: RAY_ADDRESS, or else this machine alone).
 
     Raises:
         InputError: if Ray is not installed, or the cluster cannot be reached.
     """
     try:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is told to anybody
-        # Of tasks that fail after the first one to do so.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # disable Ray's usage reports
+        # Do not print the errors of further tasks, after the first one that failed.
         os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
         import ray
 
@@ -52,9 +52,9 @@ def connect(address: str | None = None) -> ModuleType:
             address,
             runtime_env={"working_dir": str(SOURCES), "excludes": ["__pycache__"]},
             logging_level="error",
-            log_to_driver=False,  # what goes wrong there is told here in one line
+            log_to_driver=False,  # errors of machines are printed here, one line each
         )
-        # Of each machine that is lost it would print a page of its log; there is no option for it.
+        # Otherwise Ray prints a page of log for each lost machine; there is no option for it.
         ray._private.worker.print_to_stdstream = lambda data, ignore_prefix: None
     except (OSError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
@@ -63,12 +63,12 @@ def connect(address: str | None = None) -> ModuleType:
         ) from None
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)  # Ray has set its own
+            signal.signal(number, handler)  # Ray installs its own handlers
     return ray
 
 
 def installed_versions() -> dict[str, str]:
-    """Name -> version of the packages that results depend on."""
+    """Package -> version, for the packages that results depend on."""
     found = dict.fromkeys(PACKAGES, "nowhere")
     for name in PACKAGES:
         with suppress(PackageNotFoundError):
@@ -77,7 +77,7 @@ def installed_versions() -> dict[str, str]:
 
 
 def differing_versions(expected: dict[str, str]) -> str:
-    """What this machine has in other versions than those of `installed_versions` elsewhere."""
+    """Packages whose version here differs from `expected`."""
     return "; ".join(
         f"found {name} {found}; allowed: {expected[name]}, as here"
         for name, found in installed_versions().items()
@@ -86,7 +86,7 @@ def differing_versions(expected: dict[str, str]) -> str:
 
 
 def summarize(error: Exception) -> str:
-    """One line of an exception on a machine: where, as Ray's message says, and its last line."""
+    """One line about an exception on a machine: its address, and the last line of the message."""
     text = str(error).strip()
     machine = re.search(r"\bip=([^,)\s]+)", text)
     return f"{machine[1] if machine else 'a machine'}: {text.splitlines()[-1].strip()}"

@@ -1,4 +1,4 @@
-"""Which image is for training, for validation and for the test."""
+"""Assign images to the training, validation and test splits."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ def split_images(
     validation_fraction: float,
     test_fraction: float,
 ) -> list[ImageRecord]:
-    """Assign each image to a split, and return records sorted by path.
+    """Assign each image to a split; returns records sorted by path.
 
-    A split that the dataset has of its own stays as it is. A missing one is taken out of another
-    by each image's own hash, so that adding images never moves one, and copies stay together:
-    the validation split out of the training images (`validation_fraction` of them), the test
-    split out of the validation images (`test_fraction` of them) or, where the dataset has none
-    of these either, out of all. Of an image that stands in several splits of the dataset's own,
-    only the copies in the most held-out one are used; of one that stands in several classes, none.
+    Splits of the dataset are kept. A missing split is taken from another one, by a hash of each
+    image's content: adding images never moves existing ones, and duplicates stay in one split. The
+    validation split is `validation_fraction` of the training images. The test split is
+    `test_fraction` of the validation images or, if the dataset has no validation split either, of
+    all images. If the dataset has an image in several of its splits, only the copies in the most
+    held-out split are used. An image found in several classes is excluded.
 
     Args:
-        images: of the whole dataset.
-        hashes: the sha256 of each, in hexadecimal; None for those that cannot be decoded.
+        images: all images of the dataset.
+        hashes: sha256 of each image in hexadecimal; None if it cannot be decoded.
         validation_fraction, test_fraction: above 0, below 1.
 
     Raises:
@@ -66,8 +66,8 @@ def split_images(
 def _assign(
     split: str, own_splits: set[str], sha256: str, validation_fraction: float, test_fraction: float
 ) -> str:
-    """The split of an image that stands in `split` of its dataset ("" if that has no splits)."""
-    position = int(sha256[:16], 16) / 16**16  # uniform in [0, 1), the same wherever the image is
+    """The split of an image whose split in the dataset is `split` ("" if it has no splits)."""
+    position = int(sha256[:16], 16) / 16**16  # uniform in [0, 1), independent of the path
     if "test" in own_splits:
         test_fraction = 0
     if split == "validation":

@@ -1,7 +1,7 @@
-"""Stage download: from where the dataset is to class folders.
+"""Stage download: get a dataset and write it as class folders.
 
 datasets    the datasets of download.dataset, each written as class folders
-fetching    a URL, an archive or a folder, brought down to a local folder
-downloads   a file over HTTP, resumed where it broke off
-archives    unpacking, also of archives that are damaged or made to do harm
+fetching    makes a URL, an archive or a folder available as a local folder
+downloads   downloads a file over HTTP, and resumes interrupted downloads
+archives    unpacks archives safely, including damaged and malicious ones
 """

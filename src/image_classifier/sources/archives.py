@@ -1,4 +1,4 @@
-"""Unpack archives that may be damaged, or made to do harm."""
+"""Unpack archives that may be damaged or malicious."""
 
 import lzma
 import shutil
@@ -14,8 +14,9 @@ from typing import IO
 
 from image_classifier.common.disk import no_space
 from image_classifier.common.errors import NO_SPACE, InputError
+from image_classifier.common.progress import progress_bar
 
-# What reading a damaged or encrypted archive may raise.
+# Errors raised by reading a damaged or encrypted archive.
 DAMAGED = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -29,11 +30,11 @@ DAMAGED = (
     ValueError,
 )
 
-# Images hardly shrink in an archive: what grows by more than this is made to fill the disk.
+# Images hardly compress, so an archive with a larger ratio is a bomb that would fill the disk.
 LARGEST_RATIO = 100
 SMALLEST_BOMB = 2**30  # bytes
 
-# What comes before a member with a long name, and is read into memory.
+# Headers for long names and extra attributes, which tarfile reads into memory.
 TAR_HEADERS = (
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
@@ -46,35 +47,37 @@ LARGEST_TAR_HEADER = 2**20  # bytes
 Members = Iterator[tuple[str, int, IO[bytes]]]
 """Name, size in bytes and content of each regular file."""
 SizeCheck = Callable[[int, int], None]
-"""Is called with the bytes of all files so far, and of those that have not been written yet."""
+"""Called with the bytes of all files so far, and of those that are not written yet."""
 
 
 def unpack(archive: Path, folder: Path, name: str) -> Path:
     """Unpack the regular files of a zip or tar archive below `folder`.
 
-    Links and devices are passed over, and of members with the same name the last one counts.
-    `name` is what error messages call the archive.
+    Links and devices are skipped; of members with the same name, the last one is kept. Error
+    messages call the archive `name`.
 
     Raises:
-        InputError: if it is no such archive, is damaged, names a file outside its own folder, or
-            grows as no images do.
-        NoSpaceError: if it needs more room than there is.
+        InputError: if it is neither a zip nor a tar archive, is damaged, has a member outside its
+            folder, or unpacks to more than `LARGEST_RATIO` times its size.
+        NoSpaceError: if it needs more space than is free.
     """
     folder.mkdir(parents=True, exist_ok=True)
     check_size = partial(_check_size, archive=archive, folder=folder, name=name)
     needed = 0
     try:
-        for member, size, file in _members(archive, check_size, name):
-            path = PurePosixPath(member.replace("\\", "/"))
-            if path.is_absolute() or ".." in path.parts or PureWindowsPath(member).drive:
-                raise InputError(
-                    f"{name} is refused: its member {member!r} lies outside its folder"
-                )
-            target = folder / path
-            needed += size
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("wb") as out:
-                shutil.copyfileobj(file, out)
+        with progress_bar("unpacking", None, "file") as progress:
+            for member, size, file in _members(archive, check_size, name):
+                path = PurePosixPath(member.replace("\\", "/"))
+                if path.is_absolute() or ".." in path.parts or PureWindowsPath(member).drive:
+                    raise InputError(
+                        f"{name} is refused: its member {member!r} is outside the archive's folder"
+                    )
+                target = folder / path
+                needed += size
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as out:
+                    shutil.copyfileobj(file, out)
+                progress.update()
     except DAMAGED as error:
         if getattr(error, "errno", None) in NO_SPACE:
             raise no_space(folder, needed, error.strerror) from None
@@ -84,18 +87,18 @@ def unpack(archive: Path, folder: Path, name: str) -> Path:
 
 
 def _check_size(size: int, further: int, archive: Path, folder: Path, name: str) -> None:
-    """Make sure that files can be unpacked before they are, as a `SizeCheck`."""
+    """Check, as a `SizeCheck`, that the next files may be unpacked and fit on the disk."""
     if size > max(SMALLEST_BOMB, LARGEST_RATIO * archive.stat().st_size):
         raise InputError(
-            f"{name} is refused: it unpacks to {size:,} bytes or more, over {LARGEST_RATIO} times "
-            "its own size"
+            f"{name} is refused: it unpacks to at least {size:,} bytes, more than {LARGEST_RATIO} "
+            "times its size"
         )
     if further > shutil.disk_usage(folder).free:
         raise no_space(folder, further)
 
 
 def _members(archive: Path, check_size: SizeCheck, name: str) -> Members:
-    # Not the other way round: a tar archive may end with a zip archive that it holds.
+    # tar first: a tar archive that ends with a zip archive is also recognized as zip.
     try:
         tar = tarfile.open(archive, tarinfo=_TarHeader)  # noqa: SIM115
     except (tarfile.ReadError, EOFError):
@@ -107,13 +110,13 @@ def _members(archive: Path, check_size: SizeCheck, name: str) -> Members:
 
 def _zip_members(archive: zipfile.ZipFile, check_size: SizeCheck) -> Members:
     with archive:
-        # The upper half of external_attr is the Unix mode, where the archiver wrote one.
+        # The upper half of external_attr is the Unix mode, if the archiver wrote it.
         files = [
             info
             for info in archive.infolist()
             if not info.is_dir() and not stat.S_ISLNK(info.external_attr >> 16)
         ]
-        size = sum(info.file_size for info in files)  # zipfile reads no more than these
+        size = sum(info.file_size for info in files)  # zipfile never reads more than file_size
         check_size(size, size)
         for info in files:
             with archive.open(info) as file:

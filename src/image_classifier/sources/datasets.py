@@ -1,8 +1,8 @@
 """The datasets of `download.dataset`, each written as class folders of image files.
 
-To add one, write a function like those below and name it in `DATASETS` and in
-`DownloadParams.dataset`. It writes `<class>/<file>` below the folder it is given, or
-`<split>/<class>/<file>` with splits called train, validation and test.
+To add a dataset, write a function like the ones below and add its name to `DATASETS` and to
+`DownloadParams.dataset`. It writes `<class>/<file>` below `folder`, or `<split>/<class>/<file>`
+with the splits train, validation and test.
 """
 
 import gzip
@@ -14,19 +14,19 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
-from tqdm import tqdm
 
 from image_classifier.common.class_folders import find_class_folders, find_files
 from image_classifier.common.disk import enough_space
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import DownloadParams
+from image_classifier.common.progress import progress_bar
 from image_classifier.common.remote import list_images, write_listing
 from image_classifier.sources.downloads import WAY_OUT, download
 from image_classifier.sources.fetching import fetch, is_listed, is_url
 
 CATS_AND_DOGS_URL = "https://storage.googleapis.com/mledu-datasets/cats_and_dogs_filtered.zip"
 
-# https://github.com/zalandoresearch/fashion-mnist; the sha256 are of the uncompressed contents.
+# https://github.com/zalandoresearch/fashion-mnist; the SHA-256 of the uncompressed files.
 FASHION_MNIST_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com"
 FASHION_MNIST_FILES = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -34,7 +34,7 @@ FASHION_MNIST_FILES = {
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-# The authors' first name is "T-shirt/top"; a folder's name cannot hold a slash.
+# The authors call the first class "T-shirt/top", but a folder name cannot contain a slash.
 FASHION_MNIST_CLASSES = [
     "T-shirt_top",
     "Trouser",
@@ -50,23 +50,23 @@ FASHION_MNIST_CLASSES = [
 
 
 def write_digits(params: DownloadParams, folder: Path, scratch: Path) -> None:
-    """scikit-learn's 1,797 handwritten digits, 8x8 pixels, not split; nothing is downloaded."""
+    """Write scikit-learn's 1,797 handwritten digits, 8x8 pixels, without splits or download."""
     digits = load_digits()
     pixels = (digits.images * (255 / digits.images.max())).round().astype(np.uint8)
     _write_pngs(pixels, digits.target, list("0123456789"), folder)
 
 
 def write_cats_and_dogs(params: DownloadParams, folder: Path, scratch: Path) -> None:
-    """3,000 photos from Kaggle's Dogs vs. Cats: 2,000 to train on and 1,000 for validation."""
+    """Write 3,000 photos from Kaggle's Dogs vs. Cats: 2,000 for training, 1,000 for validation."""
     source = params.source or CATS_AND_DOGS_URL
     _copy_class_folders(fetch(source, params.sha256, scratch), folder, source)
 
 
 def write_fashion_mnist(params: DownloadParams, folder: Path, scratch: Path) -> None:
-    """Zalando's 70,000 images of clothing, 28x28 pixels: 60,000 to train on, 10,000 to test.
+    """Write Zalando's 70,000 images of clothing, 28x28 pixels: 60,000 for training, 10,000 to test.
 
-    `download.source` may name another address that the four files are below, an archive of them,
-    or a folder such as /usr/share/datasets/fashion-mnist of Debian's dataset-fashion-mnist.
+    `download.source` may be another base URL of the four files, an archive that contains them, or
+    a folder such as /usr/share/datasets/fashion-mnist from Debian's dataset-fashion-mnist.
     """
     source = params.source or FASHION_MNIST_URL
     archives = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz")
@@ -87,13 +87,16 @@ def write_fashion_mnist(params: DownloadParams, folder: Path, scratch: Path) -> 
 
 
 def write_image_folder(params: DownloadParams, folder: Path, scratch: Path) -> None:
-    """A person's own images, in class folders, perhaps with splits above them.
+    """Write the user's own images from class folders, optionally below split folders.
 
-    Those in a bucket, or in a list of URLs, stay where they are.
+    Images in a bucket or a list of URLs are not copied; only a listing is written.
     """
     if is_listed(params.source):
         if params.sha256:
-            raise InputError("download.sha256: allowed with a bucket or a list of URLs: null")
+            raise InputError(
+                f"download.sha256: found {params.sha256!r}; allowed with a bucket or a list of "
+                "URLs: null"
+            )
         folder.mkdir()
         write_listing(list_images(params.source), folder)
         return
@@ -109,7 +112,7 @@ DATASETS = {
 
 
 def _copy_class_folders(source: Path, folder: Path, name: str) -> None:
-    """Copy class folders to `<split>/<class>/...`; errors call the source by `name`."""
+    """Copy class folders to `<split>/<class>/...`; errors call the source `name`."""
     try:
         class_folders = find_class_folders(source)
     except InputError as error:
@@ -121,11 +124,12 @@ def _copy_class_folders(source: Path, folder: Path, name: str) -> None:
     ]
     for split, class_name in class_folders:
         (folder / split / class_name).mkdir(parents=True)
-    with enough_space(folder, sum(file.stat().st_size for file, _ in files)):
-        for file, target in tqdm(files, desc="copying images", unit="file"):
+    size = sum(file.stat().st_size for file, _ in files)
+    with enough_space(folder, size), progress_bar("copying images", len(files)) as progress:
+        for file, target in files:
             try:
                 str(file).encode()
-            except UnicodeEncodeError:  # Python's stand-ins for bytes that are not UTF-8
+            except UnicodeEncodeError:  # Python represents bytes that are not UTF-8 by surrogates
                 problem = f"the file name {file.name!a} is not UTF-8; rename it"
                 raise InputError(f"{name}: {problem}") from None
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -133,6 +137,7 @@ def _copy_class_folders(source: Path, folder: Path, name: str) -> None:
                 shutil.copyfile(file, target)
             except PermissionError:
                 raise InputError(f"{file}: permission denied") from None
+            progress.update()
 
 
 def _write_pngs(
@@ -140,16 +145,17 @@ def _write_pngs(
 ) -> None:
     """Write uint8 (n, height, width) as `<class>/<position>.png`.
 
-    They are not compressed: what a compressor writes differs between builds of zlib, and the
-    bytes of an image decide its split.
+    They are not compressed: compressed bytes differ between builds of zlib, and the split of an
+    image depends on its bytes.
     """
     for name in class_names:
         (folder / name).mkdir(parents=True)
     width = len(str(len(pixels)))
-    pairs = zip(pixels, labels, strict=True)
-    for index, (image, label) in enumerate(tqdm(pairs, "writing", len(pixels), unit="file")):
-        target = folder / class_names[label] / f"{index:0{width}}.png"
-        Image.fromarray(image).save(target, compress_level=0)
+    with progress_bar("writing images", len(pixels)) as progress:
+        for index, (image, label) in enumerate(zip(pixels, labels, strict=True)):
+            target = folder / class_names[label] / f"{index:0{width}}.png"
+            Image.fromarray(image).save(target, compress_level=0)
+            progress.update()
 
 
 def _read_idx(folder: Path, name: str, header_size: int) -> np.ndarray:
@@ -162,5 +168,5 @@ def _read_idx(folder: Path, name: str, header_size: int) -> np.ndarray:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{packed}: {error}") from None
     if hashlib.sha256(content).hexdigest() != FASHION_MNIST_FILES[name]:
-        raise InputError(f"{plain or packed}: its contents are not those of Fashion-MNIST's {name}")
+        raise InputError(f"{plain or packed}: its content differs from Fashion-MNIST's {name}")
     return np.frombuffer(content, np.uint8, offset=header_size)

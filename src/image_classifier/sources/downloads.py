@@ -1,4 +1,4 @@
-"""Download a file that may be large from a server that may fail, and go on where it broke off."""
+"""Download a large file from an unreliable server, and resume interrupted downloads."""
 
 import errno
 import json
@@ -11,45 +11,51 @@ from pathlib import Path
 
 import requests
 from requests.adapters import HTTPAdapter
-from tqdm import tqdm
 from urllib3 import Retry
 from urllib3.exceptions import HTTPError, ReadTimeoutError
 
 from image_classifier.common.disk import no_space
 from image_classifier.common.errors import NO_SPACE, InputError
 from image_classifier.common.hashing import sha256_of
+from image_classifier.common.progress import progress_bar
 
-RETRIES = 3  # further attempts, counted anew after one that brought PROGRESS bytes
+RETRIES = 3  # retries after a failure; the count restarts once PROGRESS bytes have arrived
 PROGRESS = 1 << 20
-BACKOFF = 1  # seconds to wait after the first failure, twice as long after each further one
-LONGEST_WAIT = 60  # seconds, whatever a busy server asks for in Retry-After
-TIMEOUT = 30  # seconds without a byte before a connection counts as lost
-# As curl's --speed-limit and --speed-time: so many bytes per second must come in so many seconds.
+BACKOFF = 1  # seconds to wait after the first failure, doubled after each further one
+LONGEST_WAIT = 60  # seconds; limits the Retry-After of a busy server
+TIMEOUT = 30  # seconds without data after which a connection counts as lost
+# Like curl's --speed-limit and --speed-time: abort below SPEED_LIMIT bytes per second, averaged
+# over SPEED_TIME seconds.
 SPEED_LIMIT, SPEED_TIME = 1000, 60
 
 BUSY = (429, 500, 502, 503, 504)
-WAY_OUT = "name another place as download.source"
+WAY_OUT = "set download.source to another location"
 
 
 class UnfinishedError(InputError):
-    """A download that the network cut short: what has arrived stays for the next attempt."""
+    """The network interrupted a download; the partial file is kept for the next run."""
 
 
 class _ConnectionLostError(Exception):
-    """A connection broke off, and another one may help."""
+    """A connection was lost; a new one may help."""
 
 
 def download(url: str, sha256: str | None, path: Path) -> Path:
-    """Bring the file at `url` to `path`, with a progress bar, or go on where a call was cut short.
+    """Download the file at `url` to `path`, with a progress bar, or resume an interrupted download.
 
-    What has arrived stands beside `path` as `<name>.partial`, with its address and version in
-    `<name>.json`; whole and checked, it is renamed. A file that an earlier call brought from the
-    same address is not fetched again. Only one call at a time may use `path`, which is returned.
-    `sha256` is what the bytes must hash to, in hexadecimal; None checks nothing.
+    The partial file is `<name>.partial` beside `path`, with its URL and version in `<name>.json`;
+    when it is complete and checked, it is renamed. A file that an earlier call downloaded from the
+    same URL is not fetched again. Only one call at a time may use `path`.
+
+    Args:
+        sha256: the expected hash of the bytes, in hexadecimal; None: not checked.
+
+    Returns:
+        `path`.
 
     Raises:
-        UnfinishedError: if the server refuses, or `RETRIES` further attempts failed.
-        NoSpaceError: if the disk is full; what has arrived stays as well.
+        UnfinishedError: if the server refuses the request, or all `RETRIES` retries failed.
+        NoSpaceError: if the disk is full; the partial file is kept.
         InputError: if the bytes do not match `sha256`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -67,10 +73,10 @@ def download(url: str, sha256: str | None, path: Path) -> Path:
 
 
 class _Partial:
-    """What has arrived of a file, and of which version of it."""
+    """A partly downloaded file, and the version of the file that it belongs to."""
 
     def __init__(self, path: Path, url: str) -> None:
-        """Take up what stands beside `path`; what came from another address is deleted."""
+        """Find the partial file beside `path`; delete files downloaded from another URL."""
         self.url = url
         self.file = path.with_name(f"{path.name}.partial")
         self._record = path.with_name(f"{path.name}.json")
@@ -83,7 +89,7 @@ class _Partial:
             path.unlink(missing_ok=True)
             self.delete()
         self.validator: str | None = record.get("validator")
-        self.size: int | None = record.get("size")  # of the whole file; None: not known
+        self.size: int | None = record.get("size")  # of the whole file; None: unknown
         self.in_pieces = self.count > 0
 
     @property
@@ -95,9 +101,10 @@ class _Partial:
         self.file.unlink(missing_ok=True)
 
     def start_over(self, response: requests.Response) -> None:
-        """Make room for the version that a server's answer brings from its first byte on.
+        """Delete the partial file, and record the version that `response` sends from byte 0.
 
-        The old bytes go before the new record comes, so that a kill never leaves the two together.
+        The old bytes are deleted before the new record is written, so that a kill never leaves
+        bytes of one version with the record of another.
         """
         self.delete()
         self.in_pieces = False
@@ -108,8 +115,8 @@ class _Partial:
         new.write_text(json.dumps(record), encoding="utf-8")
         new.replace(self._record)
 
-    def go_on(self, response: requests.Response) -> bool:
-        """Whether a 206 answer brings the bytes that come next of the same version."""
+    def resume(self, response: requests.Response) -> bool:
+        """Whether a 206 response continues the partial file with the same version of the file."""
         content_range = response.headers.get("Content-Range", "")
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", content_range)
         if not match or int(match[1]) != self.count:
@@ -125,10 +132,10 @@ class _Partial:
 
 
 def _validator(response: requests.Response) -> str | None:
-    """What If-Range may name a file's version by (RFC 9110, sections 8.8 and 13.1.5).
+    """The value for If-Range that identifies a file's version (RFC 9110, 8.8 and 13.1.5).
 
-    A weak ETag may stand for different bytes, and so may a file that was changed in the second in
-    which it was sent.
+    None if there is no safe one: a weak ETag may stand for different bytes, and so may the time of
+    a file that was modified in the second in which it was sent.
     """
     headers = response.headers
     if etag := headers.get("ETag"):
@@ -141,7 +148,7 @@ def _validator(response: requests.Response) -> str | None:
 
 
 def _complete(partial: _Partial, checked: bool) -> None:
-    """Fetch what is missing; `checked` says that a checksum would tell a mixture of versions."""
+    """Fetch the missing bytes; `checked`: a checksum will detect a mixture of versions."""
     retry = Retry(
         total=RETRIES,
         backoff_factor=BACKOFF,
@@ -167,21 +174,21 @@ def _complete(partial: _Partial, checked: bool) -> None:
 
 
 def _receive(session: requests.Session, partial: _Partial, checked: bool) -> None:
-    """Fetch what is missing over one connection, or raise `_ConnectionLostError`."""
+    """Fetch the missing bytes over one connection, or raise `_ConnectionLostError`."""
     start = partial.count
     if start and start == partial.size:
         return
     headers = {"Accept-Encoding": "identity"}
     if start and (partial.validator or checked):
-        # Of headers that are None, requests sends none.
+        # requests omits headers whose value is None.
         headers |= {"Range": f"bytes={start}-", "If-Range": partial.validator}
     with session.get(partial.url, headers=headers, stream=True, timeout=TIMEOUT) as response:
         status = response.status_code
         if status == 416 and response.headers.get("Content-Range") == f"bytes */{start}":
             return
-        if status == 416 or (status == 206 and not partial.go_on(response)):
+        if status == 416 or (status == 206 and not partial.resume(response)):
             partial.delete()
-            raise _ConnectionLostError("the file changed while it was fetched")
+            raise _ConnectionLostError("the file changed during the download")
         if status not in (200, 206):
             raise requests.HTTPError(f"{status} {response.reason}")
         try:
@@ -194,25 +201,25 @@ def _receive(session: requests.Session, partial: _Partial, checked: bool) -> Non
             missing = partial.size - partial.count if partial.size else 0
             raise no_space(partial.file, missing, error.strerror) from None
     if partial.size not in (None, partial.count):
-        raise _ConnectionLostError("the connection broke off")
+        raise _ConnectionLostError("the connection was lost")
 
 
 def _write(response: requests.Response, partial: _Partial) -> None:
-    """Append an answer's body to what has arrived, if there is room for all of it."""
+    """Append a response's body to the partial file, if the disk has space for all of it."""
     count, size = partial.count, partial.size
     if size and size - count > shutil.disk_usage(partial.file.parent).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    bar = tqdm(desc="downloading", initial=count, total=size, unit="B", unit_scale=True)
+    bar = progress_bar("downloading", size, "B", initial=count)
     with bar, partial.file.open("ab") as file:
         since, received = time.monotonic(), 0
         while True:
             try:
-                # Not iter_content: it waits for a whole chunk, however slowly that comes.
+                # Not iter_content: it waits for a whole chunk, even if data arrives very slowly.
                 chunk = response.raw.read1(1 << 16, decode_content=False)
             except ReadTimeoutError:
-                raise _ConnectionLostError(f"no byte came for {TIMEOUT} seconds") from None
+                raise _ConnectionLostError(f"no data arrived for {TIMEOUT} seconds") from None
             except HTTPError as error:
-                raise _ConnectionLostError("the connection broke off") from error
+                raise _ConnectionLostError("the connection was lost") from error
             if not chunk:
                 return
             file.write(chunk)
@@ -221,7 +228,7 @@ def _write(response: requests.Response, partial: _Partial) -> None:
             received += len(chunk)
             if (seconds := time.monotonic() - since) >= SPEED_TIME:
                 if received < SPEED_LIMIT * seconds:
-                    raise _ConnectionLostError(f"less than {SPEED_LIMIT:,} bytes came per second")
+                    raise _ConnectionLostError(f"slower than {SPEED_LIMIT:,} bytes per second")
                 since, received = time.monotonic(), 0
 
 
@@ -229,12 +236,12 @@ def _unfinished(partial: _Partial, reason: str, checked: bool) -> UnfinishedErro
     kept = ""
     if partial.count and (partial.validator or checked):
         whole = f" of {partial.size:,}" if partial.size else ""
-        kept = f"{partial.count:,}{whole} bytes are here: run the same command to go on, or "
+        kept = f"{partial.count:,}{whole} bytes are kept: run the same command to resume, or "
     return UnfinishedError(f"{partial.url} could not be downloaded ({reason}); {kept}{WAY_OUT}")
 
 
 def _root_cause(error: BaseException) -> str:
-    """The innermost reason of a `requests` error: the outer ones repeat the address."""
+    """The innermost reason of a `requests` error; the outer reasons repeat the URL."""
     while isinstance(error.args and error.args[0], BaseException):
         error = error.args[0]
     return str(getattr(error, "reason", None) or error)

@@ -1,4 +1,4 @@
-"""Where images come from: a URL, an archive or a folder, each brought down to a local folder."""
+"""Make a URL, an archive or a folder available as a local folder."""
 
 from pathlib import Path
 
@@ -16,23 +16,24 @@ def is_url(source: str) -> bool:
 
 
 def is_listed(source: str) -> bool:
-    """Whether `source` is a bucket's folder or a list, whose images stay where they are."""
+    """Whether `source` is a bucket or a CSV list of URLs, whose images are not copied."""
     return source.endswith(".csv") or (is_remote(source) and not is_url(source))
 
 
 def fetch(source: str, sha256: str | None, scratch: Path) -> Path:
-    """Make what `source` names available as a local folder.
+    """Make `source` available as a local folder.
 
     Args:
         source: `http(s)://` URL of an archive, path of an archive, or path of a folder.
-        sha256: what the archive's bytes must hash to, in hexadecimal; None checks nothing.
+        sha256: the expected hash of the archive's bytes, in hexadecimal; None: not checked.
         scratch: an existing folder to download and unpack into.
 
     Returns:
-        The folder named by `source` itself, or one below `scratch` with the archive's files.
+        The folder `source` itself, or a folder below `scratch` with the archive's files.
 
     Raises:
-        InputError: if it cannot be had, does not match `sha256`, or is no zip or tar archive.
+        InputError: if `source` is not available, does not match `sha256`, or is neither a folder
+            nor a zip or tar archive.
     """
     if is_url(source):
         archive = download(source, sha256, scratch / "downloaded" / "archive")
@@ -49,7 +50,7 @@ def fetch(source: str, sha256: str | None, scratch: Path) -> Path:
             raise InputError(f"download.sha256: {path} is a folder; only an archive can be checked")
         return path
     if not path.is_file():
-        raise InputError(f"download.source: {path} not found; allowed: a URL, an archive, a folder")
+        raise InputError(f"download.source: {path} not found; allowed: a URL, archive or folder")
     if sha256 and (found := sha256_of(path)) != sha256:
         raise InputError(f"download.sha256: {path} has {found}, not {sha256}")
     return unpack(path, scratch / "unpacked", str(path))
@@ -57,5 +58,5 @@ def fetch(source: str, sha256: str | None, scratch: Path) -> Path:
 
 def _is_web_page(path: Path) -> bool:
     with path.open("rb") as file:
-        start = file.read(1024).lower().lstrip(b"\xef\xbb\xbf \t\r\n")  # UTF-8's mark, and blanks
+        start = file.read(1024).lower().lstrip(b"\xef\xbb\xbf \t\r\n")  # UTF-8's BOM, and blanks
     return start.startswith(b"<") and (b"<html" in start or b"<!doctype html" in start)

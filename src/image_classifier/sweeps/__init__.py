@@ -1,30 +1,31 @@
-"""src/sweep.py: many trials, each with other parameters, saved as an experiment.
+"""src/sweep.py: runs many trials with different parameters and saves each as an experiment.
 
-sweep_file   what a file such as sweeps/learning_rate.yaml may say
-study        which trials there were, and which come next
-runner       trials on a pool of processes, each saved as an experiment
-trials       the processes, in copies of the repository, and a pool of them
-worker       what runs in such a process
-ray_pool     a pool whose processes are on the machines of a Ray cluster
-ray_trials   the far end of such a process
+sweep_file   the format of a sweep file such as sweeps/learning_rate.yaml
+study        Optuna's record of the trials, and the choice of the next one
+runner       runs trials on a pool of processes and saves each as an experiment
+trials       the processes, each in its own copy of the repository, and a pool of them
+worker       the program that runs in such a process
+ray_pool     a pool whose processes run on the machines of a Ray cluster
+ray_trials   the remote side of such a process
 plots        plots of a sweep
+table        the printed table of trials
 
-The way of a trial: `SweepRunner` lets Optuna choose its parameters and gives them to a pool, a
-`TrialPool` or a `ClusterPool`. `run_trial` runs it on one of the pool's processes, a `TrialProcess`
-or a `RemoteProcess`, by two calls:
+How a trial runs: `SweepRunner` lets Optuna choose the parameters and passes them to a pool, a
+`TrialPool` or a `ClusterPool`. `run_trial` runs the trial on one of the pool's processes, a
+`TrialProcess` or a `RemoteProcess`, by two methods:
 
-    begin(parameters)    from name to value, of those that differ from params.yaml
-    go_on(wanted)        after each epoch but the last: continue the trial, or stop it
+    begin(parameters)           name -> value of the parameters that differ from params.yaml
+    continue_or_stop(wanted)    after each epoch but the last: continue the trial, or stop it
 
-Each returns what comes next, or raises `TrialError`:
+Each returns a dict, or raises `TrialError`:
 
-    {"epoch": 1, "metrics": {"accuracy": ..., "loss": ...}}    on validation images, after an epoch
-    {"metrics": ..., "tree": ...}    in the end: of the best epoch, and Git's tree of the files
+    {"epoch": 1, "metrics": {"accuracy": ..., "loss": ...}}    validation metrics after an epoch
+    {"metrics": ..., "tree": ...}    at the end: metrics of the best epoch, Git tree of the files
 
-A `TrialProcess` prepares the data, if the parameters ask for other data, and talks to its worker in
-lines of JSON. It sends the parameters, then "go on" or "stop" after each epoch. The worker answers
-with the dicts above, without "tree", or with {"error": one line}. A `RemoteProcess` calls the
-methods of the same names of `RemoteTrials`, an actor that holds a `TrialProcess`; its last answer
-has Git's objects as "pack" and the pieces of new outputs as "blocks" besides, which are then
-fetched.
+A `TrialProcess` prepares the data, if the parameters require other data, and exchanges lines of
+JSON with its worker. It sends the parameters, then "continue" or "stop" after each epoch. The
+worker replies with the dicts above, without "tree", or with {"error": one line}. A `RemoteProcess`
+calls the methods of the same names of `RemoteTrials`, an actor that holds a `TrialProcess`. Its
+last reply also has Git's objects as "pack" and the pieces of new outputs as "blocks"; the
+`ClusterPool` then fetches these outputs.
 """

@@ -9,16 +9,18 @@ from optuna.visualization import matplotlib as plots
 
 
 def draw_sweep(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
-    """Write plots of a sweep: its history, what each parameter matters, and the combinations.
+    """Save plots of a sweep: history, importance of each parameter, parallel coordinates.
 
-    What cannot be drawn yet, such as importances after a single trial, is left out.
+    Returns:
+        The files. Plots that need more trials, such as importances after a single one, are
+        left out.
     """
     name = f"validation {metric}"
     matplotlib.use("Agg")
-    # Optuna calls these functions experimental; nothing is to be done about that by who sees it.
+    # Optuna marks these functions as experimental, which users can do nothing about.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
-    drawings = {
+    plotters = {
         "history": lambda: plots.plot_optimization_history(study, target_name=name),
         "importance": lambda: plots.plot_param_importances(
             study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=0), target_name=name
@@ -26,9 +28,9 @@ def draw_sweep(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
         "parallel_coordinates": lambda: plots.plot_parallel_coordinate(study, target_name=name),
     }
     written = []
-    for title, draw in drawings.items():
+    for title, plot in plotters.items():
         try:
-            figure = draw().figure
+            figure = plot().figure
         except (RuntimeError, ValueError):
             continue
         figure.set_size_inches(10, 6)

@@ -1,4 +1,4 @@
-"""Give the trials of a sweep to the machines of a Ray cluster."""
+"""Run the trials of a sweep on the machines of a Ray cluster."""
 
 import os
 import queue
@@ -28,27 +28,27 @@ from image_classifier.sweeps.ray_trials import (
 from image_classifier.sweeps.trials import TrialError, TrialPool, run_trial
 
 PREPARED = ("download", "prepare")  # stages whose outputs the trials read
-MOST_LOSSES = 5  # of machines by one trial, which may be what brings them down
-READY_SECONDS = 20  # seconds without a machine that is ready, after which this is told
-CLOSING_SECONDS = 10  # in which machines are to end what runs, and to clear up
+MOST_LOSSES = 5  # machines one trial may lose before it fails: it may be crashing them itself
+READY_SECONDS = 20  # without a ready machine, before a message is printed
+CLOSING_SECONDS = 10  # for machines to stop their trials and clean up
 
 
 class MachineLostError(Exception):
-    """What was running on a machine is lost."""
+    """A machine was lost, and with it the trial that ran there."""
 
 
 class RemoteProcess:
-    """The near end of a `RemoteTrials`, with the methods of a `TrialProcess`."""
+    """The local side of a `RemoteTrials`, with the methods of a `TrialProcess`."""
 
-    machine: str | None = None  # its name, once it is ready for trials
+    machine: str | None = None  # name of the machine, once it is ready for trials
 
     def __init__(self, ray: ModuleType, gpus: float) -> None:
-        """Ask for a process; it begins as soon as a machine has a CPU, and `gpus`, for it."""
+        """Request a process; it starts as soon as a machine has a free CPU, and `gpus` GPUs."""
         self._ray = ray
         self.actor = ray.remote(num_cpus=1, num_gpus=gpus, max_concurrency=2)(RemoteTrials).remote()
 
     def open(self, assignment: Assignment) -> None:
-        """Wait until the process has begun, and let it get ready.
+        """Wait until the process has started, and make it ready for trials.
 
         Raises:
             TrialError: if its machine cannot run trials.
@@ -58,26 +58,26 @@ class RemoteProcess:
     def begin(self, parameters: dict) -> dict:
         return self._ask("begin", parameters)
 
-    def go_on(self, wanted: bool) -> dict:
-        return self._ask("go_on", wanted)
+    def continue_or_stop(self, wanted: bool) -> dict:
+        return self._ask("continue_or_stop", wanted)
 
     def kill(self) -> None:
-        with suppress(Exception):  # that there is nothing to kill has many names
+        with suppress(Exception):  # many types of error mean that it has already ended
             self._ray.kill(self.actor)
 
     def call(self, method: str, *arguments: object) -> object:
         """Call a method of `RemoteTrials`.
 
         Raises:
-            MachineLostError: if there is no answer.
-            TrialError: if the answer is an error that `RemoteTrials` does not know of.
-            InputError: if there is no cluster any more.
+            MachineLostError: if the machine does not reply.
+            TrialError: if the method fails with an error that `RemoteTrials` did not catch.
+            InputError: if the cluster no longer exists.
         """
         errors = self._ray.exceptions
         try:
             return self._ray.get(getattr(self.actor, method).remote(*arguments))
         except (errors.LocalRayletDiedError, ConnectionError) as error:
-            raise InputError(f"Ray has ended: {' '.join(str(error).split())}") from None
+            raise InputError(f"Ray has stopped: {' '.join(str(error).split())}") from None
         except errors.RayTaskError as error:
             raise TrialError(summarize(error)) from None
         except (errors.RuntimeEnvSetupError, errors.ActorUnschedulableError) as error:
@@ -96,20 +96,20 @@ class RemoteProcess:
 
 
 class ClusterPool:
-    """A `TrialPool` whose processes are on the machines of a cluster.
+    """A `TrialPool` whose processes run on the machines of a cluster.
 
-    The trial of a machine that is lost runs again on another. The sweep goes on with the machines
-    that are left, and with those that join.
+    If a machine is lost, its trial runs again on another one. The sweep continues with the
+    remaining machines and with machines that join later.
     """
 
     def __init__(
         self, ray: ModuleType, gpus: float, folder: Path, count: int, source: str, cache: str
     ) -> None:
-        """Prepare the data here, and ask for processes, with a CPU each.
+        """Prepare the data on this machine, and request processes with one CPU each.
 
         Args:
-            ray: the module, connected.
-            gpus: for each process, or a fraction of one.
+            ray: the module, connected to the cluster.
+            gpus: GPUs for each process, perhaps a fraction of one.
             folder, count, source, cache: as for `TrialPool`.
 
         Raises:
@@ -134,26 +134,26 @@ class ClusterPool:
         self._idle: queue.SimpleQueue[RemoteProcess | None] = queue.SimpleQueue()
         self._processes: set[RemoteProcess] = set()
         self._opening = 0
-        self._refusals: list[str] = []  # why machines are not used
-        self._last_loss = ""  # of a machine that was getting ready
-        self._waiting_told = False
+        self._refusals: list[str] = []  # reasons why machines are not used
+        self._last_loss = ""  # why the last machine was lost before it was ready
+        self._waiting_reported = False
         self._closed = False
         self._change = threading.Lock()
         for _ in range(count):
             self._ask_for_process()
 
-    def run(self, parameters: dict, go_on: Callable[[int, dict], bool]) -> dict:
-        """As `TrialPool.run`; what the trial leaves is then in Git and in DVC's cache here.
+    def run(self, parameters: dict, is_wanted: Callable[[int, dict], bool]) -> dict:
+        """As `TrialPool.run`; afterwards the trial's files are in this machine's Git and DVC cache.
 
-        When its machine is lost, `go_on` is called for the same epochs again.
+        If its machine is lost, `is_wanted` is called for the same epochs again.
 
         Raises:
-            InputError: if there is no machine that can run trials.
+            InputError: if no machine can run trials.
         """
         for _ in range(MOST_LOSSES):
             process = self._take()
             try:
-                answer = run_trial(process, parameters, go_on)
+                answer = run_trial(process, parameters, is_wanted)
                 self._fetch(process, answer)
             except MachineLostError:
                 self._replace(process)
@@ -166,11 +166,11 @@ class ClusterPool:
         raise TrialError(f"lost its machine {MOST_LOSSES} times")
 
     def close(self) -> None:
-        """End all processes, and remove what they have left."""
+        """Stop all processes and remove their files."""
         with self._change:
             self._closed = True
             processes = list(self._processes)
-        with suppress(Exception):  # Ray may have ended, which has many names
+        with suppress(Exception):  # many types of error mean that Ray has stopped
             closing = [process.actor.close.remote() for process in processes if process.machine]
             self._ray.wait(closing, num_returns=len(closing), timeout=CLOSING_SECONDS)
         for process in processes:
@@ -179,23 +179,25 @@ class ClusterPool:
         self._here.close()
 
     def _take(self) -> RemoteProcess:
-        """Wait for an idle process whose machine is still there."""
+        """Wait for an idle process whose machine still replies."""
         while True:
             try:
                 process = self._idle.get(timeout=READY_SECONDS)
             except queue.Empty:
                 with self._change:
                     ready = any(process.machine for process in self._processes)
-                    if not (ready or self._waiting_told):
+                    if not (ready or self._waiting_reported):
                         reason = f" ({self._last_loss})" if self._last_loss else ""
                         print(f"no machine is ready; waiting for one{reason}", flush=True)
-                        self._waiting_told = True
+                        self._waiting_reported = True
                 continue
             if process is None:
-                self._idle.put(None)  # for whoever else waits
+                self._idle.put(None)  # for the other threads that wait
                 if self._closed:
-                    raise TrialError("the sweep has ended")
-                raise InputError("no machine of the cluster can run trials, as said above")
+                    raise TrialError("the sweep has stopped")
+                raise InputError(
+                    "no machine of the cluster can run trials; the reasons are printed above"
+                )
             try:
                 process.call("check")
                 return process
@@ -203,7 +205,7 @@ class ClusterPool:
                 self._replace(process)
 
     def _fetch(self, process: RemoteProcess, answer: dict) -> None:
-        """Bring what a trial has left to this repository and its cache."""
+        """Copy the files of a finished trial into this repository and its cache."""
         unpack(answer["pack"])
         with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
             for pieces in answer["blocks"]:
@@ -211,7 +213,7 @@ class ClusterPool:
 
     def _replace(self, process: RemoteProcess) -> None:
         if self._closed:
-            raise TrialError("the sweep has ended")
+            raise TrialError("the sweep has stopped")
         print(f"{process.machine} was lost", flush=True)
         self._discard(process)
         self._ask_for_process()
@@ -222,7 +224,7 @@ class ClusterPool:
         threading.Thread(target=self._open_process, daemon=True).start()
 
     def _open_process(self) -> None:
-        """Get a process ready, however long that takes, unless its machine cannot run trials."""
+        """Wait until a process is ready, however long, unless its machine cannot run trials."""
         refusal = None
         while True:
             with self._change:
@@ -235,7 +237,7 @@ class ClusterPool:
             except MachineLostError as error:
                 self._last_loss = " ".join(str(error).split())
                 self._discard(process)
-                time.sleep(1)  # it may be the cluster that is in trouble
+                time.sleep(1)  # the cluster itself may be failing
                 continue
             except Exception as error:
                 self._discard(process)
@@ -245,7 +247,7 @@ class ClusterPool:
             self._opening -= 1
             if refusal is None:
                 self._idle.put(process)
-                self._waiting_told = False
+                self._waiting_reported = False
             elif refusal not in self._refusals:
                 self._refusals.append(refusal)
                 print(f"not used: {refusal}", file=sys.stderr, flush=True)

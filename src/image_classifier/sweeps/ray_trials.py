@@ -1,4 +1,4 @@
-"""Run trials of a sweep on another machine, which has nothing of this one's disk."""
+"""Run trials of a sweep on another machine, which shares no disk with this one."""
 
 import fcntl
 import json
@@ -23,7 +23,7 @@ from image_classifier.outputs.git import git, pack_tree, unpack
 from image_classifier.preparation.ray_cluster import differing_versions
 from image_classifier.sweeps.trials import TrialProcess
 
-BLOCK_BYTES = 2**24  # that are sent at a time
+BLOCK_BYTES = 2**24  # sent at a time
 
 
 class Piece(NamedTuple):
@@ -35,24 +35,24 @@ class Piece(NamedTuple):
 
 
 class Assignment(NamedTuple):
-    """What a machine needs for the trials of a sweep."""
+    """Everything a machine needs to run the trials of a sweep."""
 
-    sweep: str  # a name that no other sweep has
-    tree: str  # of Git, where dvc.lock names the prepared data
-    pack: Any  # Ray's reference to what `pack_tree` gave of it
+    sweep: str  # a unique name
+    tree: str  # Git tree of the files; its dvc.lock records the prepared data
+    pack: Any  # Ray's reference to the output of `pack_tree` for this tree
     blocks: list[tuple[list[Piece], Any]]  # of the data, each with a reference to its contents
     versions: dict[str, str]
     threads: str | None  # the driver's OMP_NUM_THREADS
 
 
 class RemoteTrials:
-    """A `TrialProcess` on a machine of a cluster, as an actor of Ray.
+    """A `TrialProcess` on a machine of a cluster, as a Ray actor.
 
-    What the machine is sent is below its temporary folder, once for all actors of a sweep. The
-    last of them removes it or, where they were killed, the next sweep.
+    Files sent to the machine are stored below its temporary folder, once for all actors of a
+    sweep. The last actor removes them; if the actors were killed, the next sweep does.
 
-    Methods return {"error": a line, "output": what was printed} when they fail: what an actor
-    raises has Ray's traceback in its message.
+    Methods that fail return {"error": one line, "output": the printed text}: an exception raised
+    in an actor would have Ray's traceback in its message.
     """
 
     def __init__(self) -> None:
@@ -61,26 +61,26 @@ class RemoteTrials:
         self._output = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")  # noqa: SIM115
 
     def open(self, assignment: Assignment) -> dict:
-        """Get ready, and return the name of the "machine", with which an error begins."""
+        """Get ready; returns the name of the "machine", which also starts an error's line."""
         return self._answer(self._open, assignment, where=f"{socket.gethostname()}: ")
 
     def check(self) -> None:
-        """Answer, which shows that the machine is there."""
+        """Return, which shows that the machine still replies."""
 
     def begin(self, parameters: dict) -> dict:
-        """As `TrialProcess.begin`, with what `_pack` adds to the last answer."""
+        """As `TrialProcess.begin`; the last reply also has the keys that `_pack` adds."""
         return self._answer(self._trials.begin, parameters)
 
-    def go_on(self, wanted: bool) -> dict:
-        """As `TrialProcess.go_on`, with what `_pack` adds to the last answer."""
-        return self._answer(self._trials.go_on, wanted)
+    def continue_or_stop(self, wanted: bool) -> dict:
+        """As `TrialProcess.continue_or_stop`; see `begin` for the last reply."""
+        return self._answer(self._trials.continue_or_stop, wanted)
 
     def read(self, pieces: Sequence[Piece]) -> list[bytes]:
         """The contents of pieces of outputs."""
         return read_pieces(self._cache, pieces)
 
     def close(self) -> None:
-        """End what is running at once, while another method waits for it, and clear up."""
+        """Stop the trial at once, even while another method waits for it, and clean up."""
         if self._trials:
             self._trials.close()
             shutil.rmtree(self._trials.folder.parent, ignore_errors=True)
@@ -94,7 +94,7 @@ class RemoteTrials:
         if differing := differing_versions(assignment.versions):
             raise InputError(differing)
         base = _temporary_folder()
-        # By node as well: on one machine there may be two, for different accelerators.
+        # Includes the node: one machine may run two nodes, for different accelerators.
         name = f"{assignment.sweep}-{ray.get_runtime_context().get_node_id()}"
         self._in_use = begin_use(base, name)
         remove_unused(base)
@@ -111,7 +111,7 @@ class RemoteTrials:
         self._tree = assignment.tree
         self._sent = {piece.oid for pieces, _ in assignment.blocks for piece in pieces}
         os.chdir(folder / "repository")
-        programs = Path(sys.executable).parent  # with the `python` of the stages
+        programs = Path(sys.executable).parent  # has the `python` that runs the stages
         os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
         os.environ["DVC_SITE_CACHE_DIR"] = str(folder / "site_cache")
         os.environ.pop("OMP_NUM_THREADS", None)  # Ray has set it
@@ -139,7 +139,7 @@ class RemoteTrials:
             self._output.seek(0)
 
     def _pack(self, answer: dict) -> dict:
-        """Add Git's objects of the tree as "pack", and "blocks" of pieces of new outputs."""
+        """Add the tree's Git objects as "pack" and the pieces of new outputs as "blocks"."""
         outputs = find_outputs(self._trials.folder / "dvc.lock", self._cache)
         new = outputs - self._sent
         self._sent |= new
@@ -150,10 +150,10 @@ class RemoteTrials:
 def find_outputs(
     lock_file: Path, cache: HashFileDB, stages: Collection[str] | None = None
 ) -> set[str]:
-    """The object IDs in DVC's cache of all outputs of some stages (None: all) in a dvc.lock."""
+    """IDs of the objects in DVC's cache that a dvc.lock records for stages (None: all stages)."""
     locked = yaml.load(lock_file.read_bytes(), LOCK_LOADER)["stages"]
     outputs = [output["md5"] for name in stages or locked for output in locked[name]["outs"]]
-    found = {oid for oid in outputs if cache.exists(oid)}  # the others are in Git
+    found = {oid for oid in outputs if cache.exists(oid)}  # the other outputs are in Git
     for folder in [oid for oid in found if oid.endswith(".dir")]:
         listing = json.loads(Path(cache.oid_to_path(folder)).read_bytes())
         found |= {entry["md5"] for entry in listing}
@@ -161,7 +161,7 @@ def find_outputs(
 
 
 def divide(cache: HashFileDB, oids: Iterable[str]) -> Iterator[list[Piece]]:
-    """The pieces of objects, in blocks of below 2 `BLOCK_BYTES`; those of one follow each other."""
+    """Divide objects into blocks of pieces, each below 2 `BLOCK_BYTES`, an object's in order."""
     block, total = [], 0
     for oid in sorted(oids):
         size = Path(cache.oid_to_path(oid)).stat().st_size
@@ -176,7 +176,7 @@ def divide(cache: HashFileDB, oids: Iterable[str]) -> Iterator[list[Piece]]:
 
 
 def read_pieces(cache: HashFileDB, pieces: Sequence[Piece]) -> list[bytes]:
-    """The bytes of each piece."""
+    """Read the bytes of each piece."""
     contents = []
     for piece in pieces:
         with Path(cache.oid_to_path(piece.oid)).open("rb") as file:
@@ -188,9 +188,9 @@ def read_pieces(cache: HashFileDB, pieces: Sequence[Piece]) -> list[bytes]:
 def write_pieces(
     cache: HashFileDB, scratch: Path, pieces: Sequence[Piece], contents: Sequence[bytes]
 ) -> None:
-    """Add the objects that are complete with these pieces, which come in their order, to a cache.
+    """Write pieces, which must come in order, and add objects that are now complete to a cache.
 
-    Those that are not complete yet are kept in `scratch`, the same folder for all their pieces.
+    Incomplete objects are kept in `scratch`: use the same folder for all pieces of an object.
     """
     complete: dict[str, str] = {}
     for piece, content in zip(pieces, contents, strict=True):
@@ -212,7 +212,7 @@ def _temporary_folder() -> Path:
 
 
 def begin_use(base: Path, name: str) -> IO:
-    """Keep `remove_unused` from removing the folder `name` for as long as the file is open."""
+    """Protect the folder `name` from `remove_unused` while the returned file is open."""
     with FileLock(base / "lock"):
         file = (base / f"{name}.in_use").open("w")
         fcntl.flock(file, fcntl.LOCK_SH)
@@ -220,7 +220,7 @@ def begin_use(base: Path, name: str) -> IO:
 
 
 def remove_unused(base: Path) -> None:
-    """Remove the folders that no process uses, also those whose processes were killed."""
+    """Remove the folders that no process uses, including those of killed processes."""
     with FileLock(base / "lock"):
         for path in base.glob("*.in_use"):
             with path.open() as file, suppress(BlockingIOError):

@@ -1,8 +1,9 @@
-"""Run the trials of a sweep, and save each as a hidden Git experiment of the current commit."""
+"""Run the trials of a sweep and save each as a hidden Git experiment of the current commit."""
 
 import hashlib
 import itertools
 import json
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
@@ -14,6 +15,7 @@ from typing import NamedTuple
 import optuna
 from dvc.repo import Repo
 from dvc.repo.experiments.refs import ExpRefInfo
+from dvclive.vscode import mark_dvclive_step_completed
 from filelock import FileLock, Timeout
 from optuna.trial import FrozenTrial, Trial, TrialState
 from ruamel.yaml import YAML
@@ -28,15 +30,15 @@ COPIES = Path(".dvc/tmp/sweeps")
 
 
 class Snapshot(NamedTuple):
-    """What the trials of a sweep are run on."""
+    """The versions of code, parameters and data that the trials of a sweep use."""
 
     parent: str  # the current commit
-    source: str  # a commit of the files as they are, also those not committed
-    cache: str  # the folder of DVC's cache
+    source: str  # a commit of the files as they are now, with uncommitted changes
+    cache: str  # folder of DVC's cache
 
 
 def take_snapshot() -> Snapshot:
-    """Keep the files as they are now, with what is not committed, as `dvc exp run` does."""
+    """Save the files as they are now, with uncommitted changes, as `dvc exp run` does."""
     name_the_committer()
     parent = git("rev-parse", "HEAD")
     git("status")  # in a copied repository, `git stash create` fails until Git has looked at it
@@ -46,30 +48,49 @@ def take_snapshot() -> Snapshot:
 
 
 def locked(file: Path) -> AbstractContextManager:
-    """Run the sweep of a file alone.
+    """Keep other processes from running the same sweep file.
 
     Raises:
-        InputError: if another process runs it.
+        InputError: if another process is running it.
     """
     COPIES.mkdir(parents=True, exist_ok=True)
     try:
-        # Waiting a little: one that has been told to end may not have done so yet.
+        # Wait a little: an interrupted process may not have exited yet.
         return FileLock(COPIES / f"{file.stem}.lock").acquire(timeout=3)
     except Timeout:
-        raise InputError(f"{file}: this sweep is running already") from None
+        raise InputError(f"{file}: this sweep is already running") from None
 
 
 def identify(snapshot: Snapshot, lock_file: Path, sweep: Sweep) -> str:
-    """A hash of all that a trial's result depends on besides its own parameters.
+    """A hash of everything that a trial's result depends on besides its own parameters.
 
-    Trials of other sources, parameters or data belong to another sweep, under another name. The
-    data are those that `lock_file`, a dvc.lock, names.
+    If code, data or other parameters change, the hash changes and a new sweep starts. The data
+    are those recorded in `lock_file`, a dvc.lock.
     """
     paths = ("src", "dvc.yaml", "params.yaml")
     sources = [git("rev-parse", f"{snapshot.source}:{path}") for path in paths]
     data = YAML(typ="safe").load(lock_file)["stages"]["prepare"]["outs"]
-    values = [snapshot.parent, sources, data, sweep.model_dump(exclude={"trials"})]
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+    return _hash(snapshot.parent, sources, data, sweep.model_dump(exclude={"trials"}))[:12]
+
+
+def short_name(sweep: str, identity: str) -> str:
+    """A short name for the trials of a sweep, such as "lr-29b9a" for "learning_rate".
+
+    It has the initials of the words, or three letters of a single word, and a hash that keeps
+    sweeps apart. With the number of a trial (below 1,000) it has at most 13 characters: DVC's
+    extension for VS Code shows no more.
+
+    Args:
+        sweep: name of the sweep file, without .yaml.
+        identity: from `identify`.
+    """
+    words = re.findall("[a-z0-9]+", sweep.lower())
+    label = words[0] if len(words) == 1 else "".join(word[0] for word in words)
+    return "-".join(filter(None, [label[:3], _hash(sweep, identity)[:5]]))
+
+
+def _hash(*values: object) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -79,27 +100,27 @@ class SweepRunner:
     study: optuna.Study
     sweep: Sweep
     pool: TrialPool  # or a `ClusterPool`
-    parent: str  # the commit that the experiments belong to
-    prefix: str  # of their names; the trial's number follows
+    parent: str  # commit that the experiments belong to
+    name: str  # `short_name` of the sweep
 
     def run(
         self, executor: Executor, jobs: int, trial_count: int, deadline: float
     ) -> Iterator[FrozenTrial]:
-        """Run trials until there are `trial_count` in all, and yield each when it is finished.
+        """Run trials until there are `trial_count` in total; yields each trial when it finishes.
 
         Args:
-            executor: with a thread for each job.
-            jobs: trials at a time.
-            trial_count: of which those that were finished before count.
-            deadline: in seconds of `time.monotonic`, after which no trial is begun.
+            executor: has a thread for each job.
+            jobs: number of trials to run in parallel.
+            trial_count: includes the trials that finished earlier.
+            deadline: time after which no trial starts, in seconds of `time.monotonic`.
         """
-        for trial in interrupted_trials(self.study):  # perhaps saved before their results were
+        for trial in interrupted_trials(self.study):  # may have saved an experiment, but no result
             git("update-ref", "-d", str(self._reference(trial)))
         missing = max(0, trial_count - len(finished_trials(self.study)))
         trials = itertools.islice(new_trials(self.study, self.sweep), missing)
         running: dict[Future, Trial] = {}
         while True:
-            # Taken only when it can begin, a trial is chosen by the results of all before it.
+            # Choose each trial as late as possible: the choice uses the results so far.
             while (
                 len(running) < jobs
                 and time.monotonic() < deadline
@@ -122,37 +143,26 @@ class SweepRunner:
         values = {name: parameter.suggest(trial, name) for name, parameter in parameters.items()}
         judged, pruned = 0, False
 
-        def go_on(epoch: int, metrics: dict[str, float]) -> bool:
+        def is_wanted(epoch: int, metrics: dict[str, float]) -> bool:
             nonlocal judged, pruned
-            if epoch > judged:  # a trial that has lost its machine does the same again
+            if epoch > judged:  # a trial that lost its machine repeats its epochs
                 trial.report(metrics[self.sweep.metric], epoch)
                 judged, pruned = epoch, trial.should_prune()
             return epoch < judged or not pruned
 
-        answer = self.pool.run(values, go_on)
+        answer = self.pool.run(values, is_wanted)
         reference = self._reference(trial)
         message = f"dvc: experiment {reference.name}"
         commit = git("commit-tree", answer["tree"], "-p", self.parent, "-m", message)
         trial.set_user_attr("experiment", reference.name)
         git("update-ref", str(reference), commit)
+        # DVC's extension for VS Code may miss the new reference, but reads all experiments again
+        # when this signal file changes. DVCLive writes it after each epoch of a stage.
+        mark_dvclive_step_completed(trial.number)
         if pruned:
             return TrialState.PRUNED, None
         return TrialState.COMPLETE, answer["metrics"][self.sweep.metric]
 
     def _reference(self, trial: Trial | FrozenTrial) -> ExpRefInfo:
-        return ExpRefInfo(self.parent, f"{self.prefix}-{trial.number:03}")
-
-
-def describe(trial: FrozenTrial, metric: str) -> str:
-    """A line about a finished trial."""
-    values = " ".join(
-        f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in trial.params.items()
-    )
-    result = f"{metric} {trial.value:.4f}" if trial.value is not None else "failed"
-    if trial.state == TrialState.PRUNED:
-        result += f", pruned after epoch {trial.last_step}"
-    name = trial.user_attrs.get("experiment", f"trial {trial.number}")
-    seconds = f"{trial.duration.total_seconds():.1f} s"
-    error = trial.user_attrs.get("error")
-    return "  ".join(filter(None, [name, result, seconds, values, error]))
+        # The number comes first: where only the start of a name is visible, trials still differ.
+        return ExpRefInfo(self.parent, f"{trial.number:03}-{self.name}")

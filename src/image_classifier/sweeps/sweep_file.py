@@ -1,4 +1,4 @@
-"""What a file such as sweeps/learning_rate.yaml may say."""
+"""The format of a sweep file such as sweeps/learning_rate.yaml."""
 
 import itertools
 import math
@@ -24,11 +24,11 @@ SEARCHED = [
     *(f"train.{key}" for key in TrainParams.model_fields),
     *(f"model.{key}" for key in ModelParams.model_fields),
 ]
-MOST_VALUES = 100_000  # of a grid, which is kept in memory
+MOST_VALUES = 100_000  # in a grid, which is kept in memory
 
 
 class SearchedParameter(Section):
-    """The values that one parameter may take: `choices`, or a range with both ends included."""
+    """The values that one parameter may take: `choices`, or a range including both ends."""
 
     choices: Choices = None
     low: OptionalNumber = None
@@ -41,20 +41,20 @@ class SearchedParameter(Section):
         bounds = (self.low, self.high)
         if self.choices is not None:
             if bounds != (None, None) or self.log or self.step is not None:
-                raise ValueError("found choices and a range; allowed: one of them")
+                raise ValueError("found choices and a range; allowed: either")
         elif None in bounds:
-            raise ValueError("found no whole range; allowed: choices, or low and high")
+            raise ValueError("found an incomplete range; allowed: choices, or low and high")
         elif self.low > self.high:
             raise ValueError(f"found low {self.low}; allowed: at most high, {self.high}")
         elif self.log and self.low <= 0:
             raise ValueError(f"found low {self.low}; allowed with log: above 0")
         elif self.log and self.step is not None:
-            raise ValueError(f"found log and step {self.step}; allowed: one of them")
+            raise ValueError(f"found log and step {self.step}; allowed: either")
         elif self.step is not None and self.step <= 0:
             raise ValueError(f"found step {self.step}; allowed: above 0")
         elif self.step is not None and (self.high - self.low) / self.step > MOST_VALUES:
             raise ValueError(
-                f"found step {self.step}; allowed: {MOST_VALUES:,} steps from low to high at most"
+                f"found step {self.step}; allowed: at most {MOST_VALUES:,} steps from low to high"
             )
         return self
 
@@ -64,29 +64,29 @@ class SearchedParameter(Section):
         return all(isinstance(number, int) for number in (self.low, self.high, self.step or 1))
 
     def extremes(self) -> list[Value]:
-        """All `choices`, or both ends of the range, as `suggest` gives them."""
+        """All `choices`, or both ends of the range, with the types that `suggest` returns."""
         if self.choices is not None:
             return self.choices
         ends = [self.low, self.high]
         return ends if self.whole else [float(end) for end in ends]
 
     def suggest(self, trial: optuna.Trial, name: str) -> Value:
-        """Let a trial choose; whole numbers if low, high and step are whole."""
+        """Let a trial choose a value; a whole number if low, high and step are whole."""
         if self.choices is not None:
             return trial.suggest_categorical(name, self.choices)
         if self.whole:
             return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
-        value = trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
-        return round(value, 12) if self.step else value  # 0.3 rather than 0.30000000000000004
+        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
     def grid(self) -> list[Value] | None:
-        """All values, or None if there is no end to them."""
+        """All values, or None if their number is not limited."""
         if self.choices is not None:
             return self.choices
         if self.step is None:
             return None
         count = int((self.high - self.low) / self.step + 1e-9) + 1
-        return [self.low + number * self.step for number in range(count)]
+        # Rounded: 0.3 rather than 0.30000000000000004.
+        return [round(self.low + number * self.step, 12) for number in range(count)]
 
 
 def _known(name: str) -> str:
@@ -98,7 +98,7 @@ def _known(name: str) -> str:
 
 
 class Sweep(Section):
-    """The whole of the file."""
+    """The whole file."""
 
     metric: Literal["accuracy", "loss"]
     sampler: Literal["tpe", "random", "grid"]
@@ -111,13 +111,13 @@ class Sweep(Section):
 
     @property
     def combinations(self) -> float:
-        """How many trials a grid has; any other sweep has no end."""
+        """Number of trials of a grid; infinite for other sweeps."""
         if self.sampler != "grid":
             return math.inf
         return math.prod(len(parameter.grid()) for parameter in self.parameters.values())
 
     def grid(self) -> list[dict[str, Value]]:
-        """All combinations of a grid, in an order that the seed decides."""
+        """All combinations of a grid, in an order that depends on the seed."""
         values = itertools.product(*(parameter.grid() for parameter in self.parameters.values()))
         combinations = [dict(zip(self.parameters, chosen, strict=True)) for chosen in values]
         random.Random(self.seed).shuffle(combinations)
@@ -129,11 +129,11 @@ def read_sweep(path: Path, params: Params) -> Sweep:
 
     Args:
         path: of the file.
-        params: what the trials have in common.
+        params: the parameters of all trials, except those that the sweep changes.
 
     Raises:
-        InputError: with a line for each thing wrong in it, and for each value that could be tried
-            and is not allowed for its parameter, or never together with those of `params`.
+        InputError: has a line for each fault, and for each value of the sweep that its parameter
+            does not allow, or that is never allowed together with `params`.
     """
     values = read_yaml(path)
     sweep, reasons = None, []
@@ -146,7 +146,7 @@ def read_sweep(path: Path, params: Params) -> Sweep:
     for name in filter(SEARCHED.__contains__, searched):
         try:
             parameter = SearchedParameter.model_validate(searched[name])
-        except ValidationError:  # it is among the reasons
+        except ValidationError:  # already among the reasons
             continue
         if values.get("sampler") == "grid" and parameter.grid() is None:
             reasons.append(
@@ -166,7 +166,7 @@ def read_sweep(path: Path, params: Params) -> Sweep:
 def _refused_values(
     name: str, parameter: SearchedParameter, params: Params, others: Sequence[str]
 ) -> Iterator[str]:
-    """A line for each value that its parameter does not take; `others` are searched as well."""
+    """A line for each value that the parameter does not allow; the sweep also varies `others`."""
     section, key = name.split(".")
     for value in parameter.extremes():
         values = params.model_dump()

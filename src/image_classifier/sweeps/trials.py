@@ -1,4 +1,4 @@
-"""Run trials of a sweep in processes of their own, in copies of the repository."""
+"""Run trials of a sweep in separate processes, in copies of the repository."""
 
 import json
 import os
@@ -19,17 +19,17 @@ from dvc.config import Config
 from image_classifier.common.errors import InputError
 from image_classifier.outputs.git import git
 
-# The parameters of a trial that stage prepare reads; see dvc.yaml.
+# Parameters that a sweep may vary and stage prepare reads; see dvc.yaml.
 PREPARE_PARAMETERS = ("model.backbone", "model.weights", "model.fine_tune_layers")
 _preparing = threading.Lock()
 
 
 class TrialError(InputError):
-    """A trial could not be finished; the message says why, in one line."""
+    """A trial failed; the message is one line with the reason."""
 
 
 class TrialProcess:
-    """A copy of the repository, and in it a process that trains one trial after another."""
+    """A copy of the repository, and a process in it that trains one trial after another."""
 
     def __init__(
         self,
@@ -39,14 +39,14 @@ class TrialProcess:
         preparing: AbstractContextManager = _preparing,
         output: IO | None = None,
     ) -> None:
-        """Copy tracked files to a new folder, with data from DVC's cache, prepared if need be.
+        """Copy tracked files to a new folder, with data from DVC's cache, prepared if necessary.
 
         Args:
-            folder: the new one.
-            source: the commit or the tree whose files to copy.
-            cache: the folder of DVC's cache.
-            preparing: held while other data are prepared, which is not to be done twice.
-            output: of preparing (None: this process's).
+            folder: the new folder.
+            source: commit or tree whose files are copied.
+            cache: folder of DVC's cache.
+            preparing: lock held while data are prepared, so that no data are prepared twice.
+            output: file for the output of preparing (None: this process's output).
 
         Raises:
             TrialError: if the data cannot be prepared.
@@ -67,29 +67,29 @@ class TrialProcess:
         git("checkout-index", "--all", environment=self._git, folder=folder)
         with Config(str(folder / ".dvc")).edit("local") as settings:
             settings["core"] = {"no_scm": True}
-            # Links to the cache cost no time and no space, and nothing writes to the data.
+            # Links to the cache take no time and no space, and nothing writes to the data.
             settings["cache"] = {"dir": cache, "type": "reflink,hardlink,symlink,copy"}
         self._prepared: list[str] | None = None
         self._prepare({})
 
     def begin(self, parameters: dict) -> dict:
-        """Begin a trial."""
+        """Start a trial."""
         self._prepare(parameters)
         if self._process is None or self._process.poll() is not None:
             self._start()
         return self._ask(parameters)
 
-    def go_on(self, wanted: bool) -> dict:
-        """Continue the trial, or stop it."""
-        return self._ask("go on" if wanted else "stop")
+    def continue_or_stop(self, wanted: bool) -> dict:
+        """Continue the trial if `wanted`, or stop it."""
+        return self._ask("continue" if wanted else "stop")
 
     def write_tree(self) -> str:
-        """Put the files here that are no outputs into Git, and return the hash of their tree."""
+        """Add the copy's files, except outputs, to Git; returns the hash of their tree."""
         git("add", "--all", environment=self._git, folder=self.folder)
         return git("write-tree", environment=self._git)
 
     def close(self) -> None:
-        """End at once what is running, and let nothing begin any more."""
+        """Stop the running process at once, and start no further ones."""
         with self._beginning:
             self._closed = True
         self._stop()
@@ -100,13 +100,13 @@ class TrialProcess:
         ]
         if changes == self._prepared:
             return
-        self._stop()  # the process has read the data that there were
-        self._prepared = None  # DVC removes the data before it prepares others, and may then fail
+        self._stop()  # the process holds the previous data
+        self._prepared = None  # DVC removes the old data before it prepares new data, and may fail
         from dvc.utils.hydra import apply_overrides
 
         path = self.folder / "params.yaml"
         original = path.read_text(encoding="utf-8")
-        # What has been prepared before is only linked.
+        # Unchanged data are only linked from the cache.
         with self._preparing if changes else nullcontext():
             apply_overrides(path, changes)
             command = [sys.executable, "-m", "dvc", "repro", "--quiet", "prepare"]
@@ -119,7 +119,7 @@ class TrialProcess:
                 self._stop()
         path.write_text(original, encoding="utf-8")
         if failed:
-            raise TrialError("`dvc repro prepare` failed, as said above")
+            raise TrialError("`dvc repro prepare` failed; its error is printed above")
         self._prepared = changes
 
     def _start(self) -> None:
@@ -130,7 +130,7 @@ class TrialProcess:
                 env={
                     **os.environ,
                     "PYTHONPATH": os.pathsep.join(filter(None, sources)),
-                    # As for a stage: it saves no experiment, and ends when this one is killed.
+                    # As in a stage: saves no experiment, and exits when this process is killed.
                     "DVC_ROOT": str(self.folder.absolute()),
                 },
                 stdin=subprocess.PIPE,
@@ -143,8 +143,8 @@ class TrialProcess:
     def _begin(self, command: list[str], **options: object) -> subprocess.Popen:
         with self._beginning:
             if self._closed:
-                raise TrialError("the sweep has ended")
-            # In a group of its own, which ends as a whole: what DVC runs uses the folder as well.
+                raise TrialError("the sweep has stopped")
+            # Its own group, killed as a whole: the processes that DVC starts also use the folder.
             self._process = subprocess.Popen(
                 command, cwd=self.folder, start_new_session=True, **options
             )
@@ -157,11 +157,11 @@ class TrialProcess:
             self._process.wait()
 
     def _ask(self, message: object) -> dict:
-        with suppress(BrokenPipeError):  # the process has ended; reading its answer tells
+        with suppress(BrokenPipeError):  # the process has exited, which readline shows below
             print(json.dumps(message), file=self._process.stdin, flush=True)
         line = self._process.stdout.readline()
         if not line:
-            raise TrialError(f"its process ended with code {self._process.wait()}")
+            raise TrialError(f"its process exited with code {self._process.wait()}")
         answer = json.loads(line)
         if "error" in answer:
             raise TrialError(answer["error"])
@@ -173,54 +173,55 @@ class TrialProcess:
             raise TrialError(str(error)) from None
 
 
-def run_trial(process: Any, parameters: dict, go_on: Callable[[int, dict], bool]) -> dict:
-    """Run a trial on an idle process, and return the last answer.
+def run_trial(process: Any, parameters: dict, is_wanted: Callable[[int, dict], bool]) -> dict:
+    """Run a trial on an idle process, and return the last reply.
 
     Args:
-        process: a `TrialProcess`, or anything with its methods `begin` and `go_on`.
+        process: a `TrialProcess`, or an object with its methods `begin` and `continue_or_stop`.
         parameters: for `begin`.
-        go_on: whether to continue, given the number of an epoch, from 1, and its metrics.
+        is_wanted: decides after an epoch whether to continue, given its number (from 1) and
+            metrics.
 
     Raises:
         TrialError: if the trial failed.
     """
     answer = process.begin(parameters)
     while "epoch" in answer:
-        answer = process.go_on(go_on(answer["epoch"], answer["metrics"]))
+        answer = process.continue_or_stop(is_wanted(answer["epoch"], answer["metrics"]))
     return answer
 
 
 class TrialPool:
-    """Some `TrialProcess`es, of which each trial takes one that is idle."""
+    """A number of `TrialProcess`es; each trial runs on an idle one."""
 
     def __init__(self, folder: Path, count: int, source: str, cache: str) -> None:
-        """Remove what is in `folder`, and make `count` copies there, as `TrialProcess` does."""
+        """Empty `folder`, and start `count` processes in it (see `TrialProcess`)."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(exist_ok=True)
-        # Not the same again: what a killed sweep began may still write to its own.
+        # A new folder each time: processes of a killed sweep may still write to theirs.
         copies = Path(tempfile.mkdtemp(dir=folder))
         self._folder = folder
-        self.prepared = copies / "0/dvc.lock"  # where the prepared data are recorded
+        self.prepared = copies / "0/dvc.lock"  # records the prepared data
         numbers = range(count)
         self._processes = [TrialProcess(copies / str(number), source, cache) for number in numbers]
         self._idle: queue.SimpleQueue[TrialProcess] = queue.SimpleQueue()
         for process in self._processes:
             self._idle.put(process)
 
-    def run(self, parameters: dict, go_on: Callable[[int, dict], bool]) -> dict:
-        """Wait for an idle process, and do as `run_trial` with it."""
+    def run(self, parameters: dict, is_wanted: Callable[[int, dict], bool]) -> dict:
+        """Wait for an idle process, and call `run_trial` with it."""
         process = self._idle.get()
         try:
-            return run_trial(process, parameters, go_on)
+            return run_trial(process, parameters, is_wanted)
         finally:
             self._idle.put(process)
 
     def write_tree(self) -> str:
-        """As `TrialProcess.write_tree`; before the first trial, with the data prepared."""
+        """As `TrialProcess.write_tree`; call it before the first trial: the data are prepared."""
         return self._processes[0].write_tree()
 
     def close(self) -> None:
-        """End all processes, and remove their copies."""
+        """Stop all processes and remove their copies."""
         for process in self._processes:
             process.close()
         shutil.rmtree(self._folder, ignore_errors=True)

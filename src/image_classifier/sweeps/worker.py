@@ -1,7 +1,7 @@
-"""The process of trials: trains and evaluates one after another, with TensorFlow loaded once.
+"""The process that trains and evaluates one trial after another, loading TensorFlow once.
 
-`TrialProcess` starts it in a copy of the repository, where params.yaml may be changed; the package
-says what is sent to it and what it answers.
+`TrialProcess` starts it in a copy of the repository, where it may change params.yaml. The
+docstring of the package describes the messages that it receives and sends.
 """
 
 import gc
@@ -28,19 +28,19 @@ from image_classifier.outputs.live import (
     TRAIN_LOG,
     StageLog,
     SystemLog,
-    replacing,
 )
 from image_classifier.outputs.predicting import predict_probabilities
+from image_classifier.outputs.result_files import replacing
 from image_classifier.training import steps
 from image_classifier.training.checkpoint import Checkpoint
 
-CHANGING = ("params.yaml", "models/model.keras")  # what stages depend on, from trial to trial
+CHANGING = ("params.yaml", "models/model.keras")  # dependencies that differ between trials
 
 
 def main() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for src/sweep.py, which ends this
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for src/sweep.py, which kills this
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what training prints goes to the log
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # training prints to the log
 
     params = PARAMS_FILE.read_text(encoding="utf-8")
     for line in sys.stdin:
@@ -51,19 +51,19 @@ def main() -> None:
             record_stages()
             metrics = json.loads(Path(TRAIN_LOG, "metrics.json").read_text(encoding="utf-8"))
             answer(answers, metrics=metrics["best"]["eval"])
-            gc.freeze()  # the collector need not go through TensorFlow's modules again and again
+            gc.freeze()  # keeps the collector from scanning TensorFlow's modules each time
         except Exception as error:
             traceback.print_exc()
             answer(answers, error=" ".join(str(error).split()) or type(error).__name__)
 
 
 class Ask(keras.callbacks.Callback):
-    """Send the metrics of each epoch but the last, and stop if the reply is to."""
+    """Send the metrics of each epoch but the last, and stop if the reply is "stop"."""
 
     def __init__(self, answers: TextIO) -> None:
         super().__init__()
         self._answers = answers
-        self.stopped_after: int | None = None  # the number of the last epoch, from 1
+        self.stopped_after: int | None = None  # number of the last epoch, from 1
 
     def on_epoch_end(self, epoch: int, logs: dict) -> None:
         if epoch + 1 == self.params["epochs"]:
@@ -76,14 +76,14 @@ class Ask(keras.callbacks.Callback):
 
 
 def train_and_evaluate(params: Params, ask: Ask) -> None:
-    """Do what src/train.py and src/evaluate.py do, from the first epoch on.
+    """Train and evaluate as src/train.py and src/evaluate.py do, starting at the first epoch.
 
-    The model file is neither read again nor checked against the images, which would take longer
-    than all the rest. If the training is stopped early, this is recorded as train.stop_after, which
-    stops it there again.
+    The model file is neither read back nor checked against the images, which would take longer
+    than everything else. If training is stopped early, the epoch is recorded as train.stop_after,
+    so that repeating the experiment stops there too.
     """
     class_names, (train, validation, test) = open_splits("train", "validation", "test")
-    # One object as long as the process lives: model files record which layers share it.
+    # Always the same object in this process: model files record which layers share it.
     dtype_policy = keras.config.dtype_policy()
     keras.utils.clear_session()
     keras.config.set_dtype_policy(dtype_policy)
@@ -91,31 +91,30 @@ def train_and_evaluate(params: Params, ask: Ask) -> None:
     training = steps.build(params, class_names, train, validation)
     with StageLog(TRAIN_LOG) as live, SystemLog(SYSTEM_LOG) as system:
         steps.begin_log(live, params)
-        checkpoint = Checkpoint(None, params.train.epochs, loggers=[live, system])
+        checkpoint = Checkpoint(None, params.train.epochs, live, system)
         steps.fit(training, live, system, checkpoint, [ask])
         if ask.stopped_after:
             set_params({"train.stop_after": ask.stopped_after})
             train_params = {**params.train.model_dump(), "stop_after": ask.stopped_after}
             live.log_params({"train": train_params})
-        steps.log_best_epoch(live, checkpoint)
         steps.log_validation(live, training, checkpoint)
         steps.save(training, checkpoint)
 
     probabilities = predict_probabilities(training.model, test.views)
-    with replacing(EVALUATE_LOG) as folder, StageLog(folder) as live:
+    with replacing(EVALUATE_LOG) as folder, StageLog(EVALUATE_LOG, folder) as live:
         log_test_results(live, test, probabilities, class_names, params.evaluate)
 
 
 def set_params(values: dict[str, object]) -> None:
-    """Change params.yaml as `dvc exp run --set-param` does, to the byte."""
+    """Change params.yaml exactly as `dvc exp run --set-param` does."""
     apply_overrides(PARAMS_FILE, [f"{name}={value}" for name, value in values.items()])
 
 
 def record_stages() -> None:
-    """Put what the stages have left into DVC's cache and into dvc.lock.
+    """Add the stages' outputs to DVC's cache and record them in dvc.lock.
 
-    It is what `dvc commit --force train evaluate` does, but what stays the same from trial to trial
-    is read once: data, sources, dvc.yaml and dvc.lock take longer than all the rest.
+    This is `dvc commit --force train evaluate`, except that data, sources, dvc.yaml and dvc.lock
+    are read only once: they stay the same and take longer than everything else.
     """
     repo, stages = load_stages()
     with repo.lock:
@@ -130,7 +129,7 @@ def record_stages() -> None:
 
 @cache
 def load_stages() -> tuple:
-    """DVC's view of this copy of the repository, and its stages train and evaluate."""
+    """DVC's `Repo` of this copy of the repository, and its stages train and evaluate."""
     repo = Repo()
     stages = [repo.stage.load_one(name=name) for name in ("train", "evaluate")]
     for stage in stages:

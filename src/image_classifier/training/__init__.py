@@ -1,8 +1,8 @@
-"""Stage train: from prepared arrays to the network's weights.
+"""Stage train: fit a network on prepared arrays.
 
-steps          the steps of a training, which src/train.py and each trial put together
-classifier     the network that is fitted, and the model that is saved
-callbacks      what Keras does after each epoch
-checkpoint     where an interrupted training resumes
-distribution   training on several devices, of this machine or of many
+steps          the steps of a training, shared by src/train.py and the trials of a sweep
+classifier     builds the network that is fitted and the model that is saved
+callbacks      Keras callbacks that run after each epoch
+checkpoint     resumes an interrupted training after its last finished epoch
+distribution   trains on several devices of one or several machines
 """

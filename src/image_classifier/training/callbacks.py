@@ -1,4 +1,4 @@
-"""Keras callbacks that look at each epoch, and log what DVCLive's own does not."""
+"""Keras callbacks for each epoch: they log more than DVCLive's own callback, or stop a training."""
 
 import math
 import time
@@ -7,10 +7,19 @@ import numpy as np
 from dvclive import Live
 
 from image_classifier.common.errors import InputError
+from image_classifier.common.progress import progress_bar
 from image_classifier.common.raw_data import RAW_DATA
 from image_classifier.computing.prepared import PreparedSplit
 from image_classifier.computing.tensorflow_setup import keras
+from image_classifier.outputs.live import StageLog
 from image_classifier.outputs.sheets import load_images, prediction_sheet
+from image_classifier.training.checkpoint import Checkpoint
+
+# DVC's extension shows images named by their step in one folder with a slider.
+SHEETS = "validation_predictions"
+SHEETS_KEPT = 7  # evenly spaced epochs, besides the best one
+
+EPOCH_LINE = "{:>7}  {:>14}  {:>7}  {:>19}  {:>7}  {:>7}"
 
 
 class LogLearningRate(keras.callbacks.Callback):
@@ -22,37 +31,88 @@ class LogLearningRate(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         learning_rate = float(self.model.optimizer.learning_rate.numpy())
-        # The digits that a float32 has: 0.005 rather than 0.004999999888241291.
-        self._live.log_metric("learning_rate", float(f"{learning_rate:.7g}"))
+        self._live.log_metric("learning_rate", learning_rate)
 
 
 class LogSpeed(keras.callbacks.Callback):
-    """Log how long each epoch takes, in seconds, and how many training images pass in a second.
+    """Log the seconds that each epoch takes, including its validation.
 
-    Put it first among the callbacks: those before it are counted as part of the epoch.
+    Put it first among the callbacks: the time of callbacks before it does not count.
     """
 
-    def __init__(self, system: Live, image_count: int) -> None:
+    def __init__(self, system: Live) -> None:
         super().__init__()
         self._system = system
-        self._image_count = image_count
 
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         self._system.step = epoch + 1
-        self._start = self._trained = time.perf_counter()
-
-    def on_test_begin(self, logs: dict | None = None) -> None:
-        self._trained = time.perf_counter()
+        self._start = time.perf_counter()
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        now = time.perf_counter()
-        self._system.log_metric("epoch_seconds", now - self._start)
-        rate = self._image_count / (self._trained - self._start)
-        self._system.log_metric("training_images_per_second", rate)
+        self._system.log_metric("epoch_seconds", time.perf_counter() - self._start)
+
+
+class LogBestEpoch(keras.callbacks.Callback):
+    """Log which epoch is the best so far by validation accuracy, and its metrics.
+
+    Put it after `Checkpoint.best_epoch`, and before the callback that writes metrics.json.
+    """
+
+    def __init__(self, live: StageLog, checkpoint: Checkpoint) -> None:
+        super().__init__()
+        self._live = live
+        self._checkpoint = checkpoint
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        best = self._checkpoint.best
+        metrics = logs if best == epoch else self._checkpoint.epoch_logs[best]
+        self._live.log_metric("best/epoch", best + 1, plot=False)
+        for name in ("accuracy", "loss"):
+            self._live.log_metric(f"best/eval/{name}", metrics[f"val_{name}"], plot=False)
+        accuracy = self._live.summary["best"]["eval"]["accuracy"]
+        # A file of its own, as a table of experiments has room for one number of the training.
+        self._live.write_json("best.json", {"best": {"eval": {"accuracy": accuracy}}})
+
+
+class PrintEpochs(keras.callbacks.Callback):
+    """Print a table with a line for each epoch, and show a progress bar until the line is there.
+
+    Put it last among the callbacks: a printed epoch has been logged.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._printed_header = False
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        if not self._printed_header:
+            titles = ("train accuracy", "loss", "validation accuracy", "loss")
+            print(EPOCH_LINE.format("epoch", *titles, "seconds"))
+            self._printed_header = True
+        self._start = time.perf_counter()
+        self._name = f"{epoch + 1}/{self.params['epochs']}"
+        self._bar = progress_bar(f"epoch {self._name}", self.params["steps"], "step")
+
+    def on_train_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._bar.update()
+
+    def on_test_begin(self, logs: dict | None = None) -> None:
+        self._bar.close()
+        self._bar = progress_bar(f"epoch {self._name}, validation", None, "step")
+
+    def on_test_batch_end(self, batch: int, logs: dict | None = None) -> None:
+        self._bar.update()
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        self._bar.close()
+        names = ("accuracy", "loss", "val_accuracy", "val_loss")
+        metrics = [f"{logs[name]:.4f}" for name in names]
+        seconds = f"{time.perf_counter() - self._start:.1f}"
+        print(EPOCH_LINE.format(self._name, *metrics, seconds))
 
 
 class StopAtNaN(keras.callbacks.Callback):
-    """End a training that diverges, with what has been logged: put it after what logs."""
+    """Stop a diverging training. Put it after the logging callbacks, to log its last epoch."""
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """
@@ -70,12 +130,21 @@ class StopAtNaN(keras.callbacks.Callback):
 
 
 class LogPredictions(keras.callbacks.Callback):
-    """Log a sheet of predictions for the same few validation images after each epoch."""
+    """Log a sheet of predictions for the same few validation images after each epoch.
+
+    When the training ends, those of the first, the best, the last and about five epochs between
+    are kept.
+    """
 
     def __init__(
-        self, live: Live, validation: PreparedSplit, class_names: list[str], count: int
+        self,
+        live: StageLog,
+        checkpoint: Checkpoint,
+        validation: PreparedSplit,
+        class_names: list[str],
+        count: int,
     ) -> None:
-        """Choose `count` images, 0 for no sheets, spread evenly over the table.
+        """Choose `count` images, 0 for no sheets, spread evenly over the split.
 
         Raises:
             InputError: naming the file, if an image cannot be decoded.
@@ -85,6 +154,7 @@ class LogPredictions(keras.callbacks.Callback):
         rows = np.linspace(0, total - 1, min(count, total)).astype(int)
         records = [validation.records[row] for row in rows]
         self._live = live
+        self._checkpoint = checkpoint
         self._class_names = class_names
         self._inputs = validation.views[0, rows]
         self._true_names = [record.class_name for record in records]
@@ -98,5 +168,10 @@ class LogPredictions(keras.callbacks.Callback):
         sheet = prediction_sheet(
             self._images, self._true_names, probabilities, self._class_names, title
         )
-        # DVC's extension shows images named by their step below one folder with a slider.
-        self._live.log_image(f"validation_predictions/{epoch + 1}.jpg", sheet)
+        self._live.log_image(f"{SHEETS}/{epoch + 1}.jpg", sheet)
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        last = len(self._checkpoint.epoch_logs)
+        kept = {*np.linspace(1, last, SHEETS_KEPT).round().astype(int), self._checkpoint.best + 1}
+        for epoch in set(range(1, last + 1)) - kept:
+            self._live.remove_image(f"{SHEETS}/{epoch}.jpg")

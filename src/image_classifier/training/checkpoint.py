@@ -1,7 +1,7 @@
-"""Where a training that was interrupted goes on: after its last finished epoch.
+"""Resume an interrupted training after its last finished epoch.
 
-Keras' `BackupAndRestore` keeps the network and the optimizer alone. This keeps as well which epoch
-was the best, and what has been logged, so that in the end nothing tells that there was a break.
+Keras' `BackupAndRestore` keeps only the network and the optimizer. This also keeps the best weights
+and the logs, so that the results do not show the interruption.
 """
 
 import json
@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -18,26 +18,27 @@ from dvclive import Live
 
 from image_classifier.common.disk import enough_space
 from image_classifier.computing.tensorflow_setup import keras, tf
+from image_classifier.outputs.live import StageLog
 
 CHECKPOINTS = Path(".dvc/tmp/checkpoints")
-COPIES = Path(".dvc/tmp/exps")  # of the repository, for `dvc exp run --temp` and queued experiments
-KEPT_SECONDS = 30 * 24 * 3600  # of a training that nobody has gone on with
+COPIES = Path(".dvc/tmp/exps")  # of the repository, in which DVC runs --temp and queued experiments
+KEPT_SECONDS = 30 * 24 * 3600  # after which an interrupted training is deleted
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Keep the state of a training after each epoch, and begin with the one that was kept.
+    """Save the state of a training after each epoch, and begin with a saved state.
 
-    Put it after the callbacks that log.
+    Put it after the logging callbacks.
     """
 
-    def __init__(self, identity: str | None, epochs: int, loggers: Sequence[Live]) -> None:
+    def __init__(self, identity: str | None, epochs: int, live: StageLog, system: Live) -> None:
         """
         Args:
-            identity: a hash of all that the training depends on; another one begins anew. None:
-                nothing is kept.
-            epochs: of the whole training.
-            loggers: what other callbacks log to. The metrics and images of the finished epochs are
-                logged again, but not what the machine was doing.
+            identity: a hash of everything the training depends on: only the same training resumes.
+                None: save nothing.
+            epochs: number of epochs of the whole training.
+            live, system: the logs that other callbacks write. After an interruption, the metrics
+                and images of the finished epochs are logged again, but not the machine's use.
         """
         super().__init__()
         self.identity = identity
@@ -46,9 +47,10 @@ class Checkpoint(keras.callbacks.Callback):
         )
         """The callback that keeps the best weights; put it before this one."""
         self.epoch_logs: list[dict[str, float]] = []
-        """Keras' metrics of each finished epoch, also of those before the interruption."""
-        self._loggers = loggers
-        self._logged: list[list[dict[str, float]]] = []  # of each epoch, for each logger
+        """Keras' metrics of each finished epoch, including those before an interruption."""
+        self._live = live
+        self._loggers = (live, system)
+        self._logged: list[list[dict[str, float]]] = []  # per epoch, per logger
         self._folder: Path | None = None
         if identity:
             kept = _main_repository() / CHECKPOINTS
@@ -59,27 +61,28 @@ class Checkpoint(keras.callbacks.Callback):
 
     @property
     def best(self) -> int:
-        """The position of the best epoch, from 0: the one whose weights the network has."""
+        """The number of the best epoch, from 0; at the end the network has its weights."""
         return self.best_epoch.best_epoch
 
     def remove(self) -> None:
-        """Forget the state: the training is complete."""
+        """Delete the saved state once the training is complete."""
         if self._folder:
             shutil.rmtree(self._folder, ignore_errors=True)
 
     def on_train_begin(self, logs: dict | None = None) -> None:
         if not self.epoch_logs:
             return
-        print(f"going on after epoch {len(self.epoch_logs)}, where this training was interrupted")
-        self.model.optimizer.build(self.model.trainable_variables)  # or some come with a first step
+        finished, epochs = len(self.epoch_logs), self.params["epochs"]
+        print(f"resuming the interrupted training after epoch {finished} of {epochs}")
+        # Otherwise some of its variables appear only at the first step.
+        self.model.optimizer.build(self.model.trainable_variables)
         for variable, value in zip(state_variables(self.model), self._values, strict=True):
             variable.assign(value)
         self.best_epoch.best, self.best_epoch.best_epoch = self._best
         self.best_epoch.best_weights = self._best_weights
-        for path in _files(self._folder / "images"):
-            target = path.relative_to(self._folder / "images")
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, target)
+        images = self._folder / "images"
+        for path in images.rglob("*.*"):
+            self._live.log_image_file(path.relative_to(images).as_posix(), path)
         for epoch, logged in enumerate(self._logged, start=1):
             for live, metrics in zip(self._loggers, logged, strict=True):
                 live.step = epoch
@@ -101,18 +104,18 @@ class Checkpoint(keras.callbacks.Callback):
             f"value_{number}": variable.numpy()
             for number, variable in enumerate(state_variables(self.model))
         }
-        images = [path for live in self._loggers for path in _files(Path(live.plots_dir, "images"))]
+        images = Path(self._live.plots_dir, "images")
 
         self._folder.mkdir(parents=True, exist_ok=True)
         size = sum(array.nbytes for array in arrays.values())
-        # Another process may be training the same. Whose files these are makes no difference, and
-        # it removes them when it is finished.
+        # Another process may run the same training. Its files are the same, and it deletes them
+        # when it is finished.
         with suppress(FileNotFoundError), enough_space(self._folder / "state.npz", size):
-            for path in images:
-                copy = self._folder / "images" / path
-                if not copy.exists() or copy.stat().st_size != path.stat().st_size:
+            for name in self._live.logged_images():
+                image, copy = images / name, self._folder / "images" / name
+                if not copy.exists() or copy.stat().st_size != image.stat().st_size:
                     copy.parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(path, copy)
+                    shutil.copyfile(image, copy)
             unfinished = self._folder / f"{os.getpid()}.unfinished"
             with unfinished.open("wb") as file:
                 np.savez(file, history=np.array(json.dumps(history)), **arrays)
@@ -126,38 +129,34 @@ class Checkpoint(keras.callbacks.Callback):
                 self._values = [state[name] for name in state if name.startswith("value_")]
             self.epoch_logs, self._logged, self._best = history
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-            pass  # there is none, or it was damaged as by a power cut: begin anew
+            pass  # none was saved, or a power cut damaged it: start from the first epoch
 
 
 def state_variables(network: keras.Model) -> list[keras.Variable]:
-    """All that training changes: weights, the state of random numbers, and the optimizer's."""
+    """Everything that training changes: weights, random number generators, optimizer state."""
     of_metrics = {id(variable) for variable in network.metrics_variables}
     own = [variable for variable in network.variables if id(variable) not in of_metrics]
     return own + list(network.optimizer.variables)
 
 
 def _metrics(summary: dict, prefix: str = "") -> Iterator[tuple[str, float]]:
-    """Name, such as "eval/loss", and value of what is logged once in an epoch."""
+    """Name, such as "eval/loss", and value of each metric that is plotted per epoch."""
     for name, value in summary.items():
         if isinstance(value, dict):
-            if name != "system":
+            if name not in ("system", "best"):
                 yield from _metrics(value, f"{prefix}{name}/")
         elif name != "step":
             yield f"{prefix}{name}", value
 
 
 def _main_repository() -> Path:
-    """The repository, or the one that this is a copy of for a single experiment."""
+    """This repository, or the original if this is a copy made for one experiment."""
     here = Path.cwd()
     return next((top for top in here.parents if here.is_relative_to(top / COPIES)), here)
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
-
-
 def _remove_forgotten(folder: Path) -> None:
     for path in folder.glob("*"):
-        with suppress(FileNotFoundError):  # another process does the same
+        with suppress(FileNotFoundError):  # another process deletes them too
             if path.stat().st_mtime < time.time() - KEPT_SECONDS:
                 shutil.rmtree(path, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""How the layers are put together: the network that is fitted, and the model that is saved."""
+"""Build the network that is fitted and the model that is saved."""
 
 from functools import lru_cache
 from typing import NamedTuple
@@ -11,22 +11,22 @@ from image_classifier.networks.backbones import build_feature_extractor
 
 
 class Networks(NamedTuple):
-    """Two networks that share their weights: what the one learns, the other knows."""
+    """Two networks that share their weights."""
 
     fitted: keras.Model
-    """Takes what is prepared, and gives logits, float32 (n, class_count).
+    """From prepared images to logits, float32 (n, class_count).
 
-    With a frozen backbone that is features, float32 (n, d), and the backbone is not run; otherwise
-    it is pixels, and the network changes them at random while it trains.
+    With a frozen backbone its inputs are features, float32 (n, d), and the backbone is not run;
+    otherwise they are pixels, which the network augments during training.
     """
 
     model: keras.Model
-    """Takes pixels, float32 (n, image_size, image_size, channels) with values 0 to 255, and gives
+    """From pixels, float32 (n, image_size, image_size, channels) with values 0 to 255, to
     probabilities, float32 (n, class_count)."""
 
 
 def build_networks(params: Params, class_count: int) -> Networks:
-    """Build a classifier on top of the backbone that `params.model` names.
+    """Build a classifier on top of the backbone `params.model.backbone`.
 
     Raises:
         InputError: if the backbone's weights cannot be loaded.
@@ -48,22 +48,22 @@ def build_networks(params: Params, class_count: int) -> Networks:
 
 
 def compile_network(network: keras.Model, params: Params) -> None:
-    """Make a network that gives logits ready for `fit`: Adam, cross-entropy and top-1 accuracy."""
+    """Compile a network that outputs logits, with Adam, cross-entropy and top-1 accuracy."""
     network.compile(
         optimizer=keras.optimizers.Adam(params.train.learning_rate),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
-        jit_compile=False,  # on a CPU XLA costs more than it gains
-        # On features a step takes so little time that Python between the steps would hold it up.
+        jit_compile=False,  # on a CPU, XLA costs more time than it saves
+        # On features a step is so short that Python code between the steps would dominate.
         steps_per_execution=200 if params.model.frozen else 1,
     )
 
 
-@lru_cache(maxsize=1)  # many trainings in one process, as in src/sweep.py, share it
+@lru_cache(maxsize=1)  # shared by all trainings of a process, as in src/sweep.py
 def _frozen_extractor(
     params: ModelParams, image_size: int, channels: int, seed: int
 ) -> keras.Model:
-    # A backbone with random weights must be the one that computed the features.
+    # A backbone with random weights must be identical to the one that computed the features.
     keras.utils.set_random_seed(seed)
     return build_feature_extractor(params, image_size, channels)
 

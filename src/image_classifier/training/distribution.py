@@ -1,8 +1,8 @@
-"""Training on several devices, of this machine or of many, each with a part of every batch.
+"""Train on several devices of one or several machines, each with a part of every batch.
 
-Keras' own `fit` runs. It cannot train with `MultiWorkerMirroredStrategy` by itself (docs/scale.md
-says why), and would take the mean of the replicas' means, so a step is made here. A replica is one
-device with its copy of the weights.
+Keras' `fit` cannot train with `MultiWorkerMirroredStrategy` by itself, as docs/cluster.md explains,
+and would average the means of the replicas. So this module gives `fit` its own training step. A
+replica is one device with its copy of the weights.
 """
 
 import gc
@@ -26,7 +26,7 @@ from image_classifier.outputs.batches import Part
 from image_classifier.training.checkpoint import state_variables
 from image_classifier.training.classifier import Networks
 
-START_SECONDS = 600  # seconds in which all workers must have been started
+START_SECONDS = 600  # all workers must have been started within this time
 RANDOM_LAYERS = (keras.layers.Dropout, keras.layers.RandomFlip, keras.layers.RandomRotation)
 Job = Literal["chief", "worker"]
 Address = Annotated[str, Field(pattern=r"^[^\s/]+:\d{1,5}$")]
@@ -50,50 +50,50 @@ class _TfConfig(BaseModel):
 
     @property
     def addresses(self) -> list[str]:
-        """Of all workers, the chief's first."""
+        """The addresses of all workers, the chief's first."""
         return self.cluster.get("chief", []) + self.cluster.get("worker", [])
 
     @property
     def number(self) -> int:
-        """The place of this worker among them."""
+        """The position of this worker in `addresses`."""
         chiefs = len(self.cluster.get("chief", [])) if self.task.type == "worker" else 0
         return chiefs + self.task.index
 
 
 class Distribution:
-    """The devices that train together, and this process's place among them."""
+    """The devices that train together, and this process's part in it."""
 
     def __init__(self, strategy: tf.distribute.Strategy | None, number: int, count: int) -> None:
         """
         Args:
-            strategy: None: this process trains alone, in the way that Keras does.
-            number: of this process, from 0.
-            count: of the processes.
+            strategy: None: this process trains alone, with Keras's own training step.
+            number: the number of this process, from 0.
+            count: the number of processes.
         """
         self._strategy = strategy
         self._number, self._count = number, count
         self.is_chief = number == 0
         """Whether this is the process that logs and saves."""
         self.part: Part | None = None
-        """What this process takes of each batch; None: all."""
+        """The part of each batch that this process takes; None: the whole batch."""
         if strategy:
             replicas = strategy.num_replicas_in_sync
             self.part = Part(number * (replicas // count), replicas // count, replicas)
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Make networks and optimizers in it, so that each device has its copy.
+        """The block in which to create networks and optimizers, so that each device has a copy.
 
         Raises:
-            InputError: as `noticing_losses`.
+            InputError: as for `noticing_losses`.
         """
         with self.noticing_losses(), self._strategy.scope() if self._strategy else nullcontext():
             yield
 
     def apply(self, networks: Networks) -> Networks:
-        """The same weights in networks of which the fitted one trains on all devices.
+        """Return networks with the same weights, of which the fitted one trains on all devices.
 
-        The ones given must have been made, and the fitted one compiled, in `scope`.
+        `networks` must have been created, and the fitted one compiled, in `scope`.
         """
         if not self._strategy:
             return networks
@@ -106,58 +106,60 @@ class Distribution:
         distributed = DistributedNetwork(fitted.input, outputs)
         with self.scope():
             distributed.prepare(self._strategy, self.part, fitted.optimizer)
-        # Anew, outside of the scope: it predicts in this process alone.
+        # The model is created again outside the scope, because it predicts in this process alone.
         return Networks(distributed, keras.Model(model.input, model.output, name=model.name))
 
     def first_epoch(self, identity: str | None, finished: int) -> int:
-        """Make sure that all workers train the same, and learn where the chief goes on.
+        """Check that all workers train the same, and return the epoch at which the chief resumes.
 
-        Of the numbers of `finished` epochs the chief's counts.
+        Args:
+            identity: a hash of everything that the training depends on, on this worker.
+            finished: the number of epochs finished on this worker; only the chief's is used.
 
         Raises:
-            InputError: if a worker has something else to train.
+            InputError: if the `identity` of a worker differs from the chief's.
         """
         if self._count == 1:
             return finished
-        told = np.zeros((self._count, hashlib.sha256().digest_size + 1), np.int64)
-        told[self._number] = [*hashlib.sha256(identity.encode()).digest(), finished]
-        told = self.add_up([told])[0].numpy()
-        others = [number for number, row in enumerate(told) if (row != told[0])[:-1].any()]
-        if others:
+        reported = np.zeros((self._count, hashlib.sha256().digest_size + 1), np.int64)
+        reported[self._number] = [*hashlib.sha256(identity.encode()).digest(), finished]
+        reported = self.add_up([reported])[0].numpy()
+        differing = [n for n, row in enumerate(reported) if (row != reported[0])[:-1].any()]
+        if differing:
             raise InputError(
-                "TF_CONFIG: found other sources, parameters or prepared data on worker "
-                f"{', '.join(map(str, others))} than on the chief, worker 0; allowed: the same"
+                "TF_CONFIG: found different sources, parameters or prepared data on worker "
+                f"{', '.join(map(str, differing))}; allowed: the same as on the chief, worker 0"
             )
-        return int(told[0, -1])
+        return int(reported[0, -1])
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
-        """What `fit` needs besides; put it after what restores a state."""
+        """Additional callbacks for `fit`; place them after callbacks that restore a state."""
         return [StateOfChief(self)] if self._count > 1 else []
 
     @contextmanager
     def noticing_losses(self) -> Iterator[None]:
-        """Work in the block with the other workers.
+        """A block that communicates with the other workers.
 
         Raises:
-            InputError: if one of them cannot be reached any more.
+            InputError: if another worker is no longer reachable.
         """
         try:
             yield
         except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as e:
             if self._count == 1:
                 raise
-            # They hold threads, of which the end of Python would show an error.
+            # The frames keep threads alive, which would cause an error message when Python exits.
             traceback.clear_frames(e.__traceback__)
             gc.collect()
             _, _, reason = e.message.partition("aborted by: ")
             reason = " ".join((reason or e.message).partition("\nAdditional")[0].split())
             raise InputError(
-                f"TF_CONFIG: another worker was lost: {reason[:200]}; start the same commands "
-                "again on all machines, and the training goes on"
+                f"TF_CONFIG: another worker was lost: {reason[:200]}; run the same commands again "
+                "on all machines to resume the training"
             ) from None
 
     def add_up(self, tensors: Sequence[tf.Tensor | keras.Variable | np.ndarray]) -> list[tf.Tensor]:
-        """The sums over all processes, each of which gives tensors of the same shapes."""
+        """Sum tensors over all processes; every process passes tensors of the same shapes."""
 
         @tf.function
         def everywhere(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
@@ -167,7 +169,7 @@ class Distribution:
             replica = tf.distribute.get_replica_context()
             first = replica.replica_id_in_sync_group == self.part.first
             own = [tf.cast(first, tensor.dtype) * tensor for tensor in tensors]
-            # One by one: together they would have to be of one type.
+            # One by one: reduced together, they would have to be of one type.
             return [replica.all_reduce(tf.distribute.ReduceOp.SUM, tensor) for tensor in own]
 
         sums = everywhere([tf.convert_to_tensor(tensor) for tensor in tensors])
@@ -175,10 +177,10 @@ class Distribution:
 
 
 def open_distribution(strategy: Literal["none", "mirrored", "multi_worker"]) -> Distribution:
-    """What `train.strategy` names; of several workers, connected with all the others.
+    """Open the distribution `train.strategy`; with several workers, connect to all of them.
 
     Raises:
-        InputError: if TF_CONFIG does not say who they are, or they cannot be reached.
+        InputError: if TF_CONFIG is missing or invalid, or a worker cannot be reached.
     """
     if strategy == "none":
         return Distribution(None, 0, 1)
@@ -192,7 +194,7 @@ def _read_tf_config() -> _TfConfig:
     text = os.environ.get("TF_CONFIG")
     if not text:
         raise InputError(
-            "TF_CONFIG: not found; train.strategy: multi_worker wants it, as "
+            "TF_CONFIG: not found; train.strategy: multi_worker requires it, for example "
             '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, '
             '"task": {"type": "worker", "index": 0}}'
         )
@@ -207,8 +209,8 @@ def _read_tf_config() -> _TfConfig:
     tasks = len(config.cluster.get(config.task.type, []))
     if config.task.index >= tasks:
         raise InputError(
-            f"TF_CONFIG: task.index: found {config.task.index}; the cluster has {tasks} of type "
-            f"{config.task.type}, allowed: below {tasks}"
+            f"TF_CONFIG: task.index: found {config.task.index}; the cluster has {tasks} tasks of "
+            f"type {config.task.type}, allowed: below {tasks}"
         )
     return config
 
@@ -219,21 +221,21 @@ def _connect(config: _TfConfig) -> tf.distribute.Strategy:
     print(f"worker {config.number} at {here}: waiting for {len(others)} more", flush=True)
     _wait_for(here, others)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    # TensorFlow has taken SIGTERM for itself, to be told of preemptions.
+    # TensorFlow has replaced the SIGTERM handler to be notified of preemptions.
     signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     return strategy
 
 
 def _wait_for(here: str, others: list[str]) -> None:
-    """Wait until all workers wait at their ports, where then TensorFlow takes over.
+    """Wait until all workers listen at their ports; then TensorFlow takes over.
 
-    It would wait as well, but in native code that holds Python up: not even Ctrl-C would end it.
+    TensorFlow would wait too, but in native code that blocks Python, so not even Ctrl-C would work.
     """
     try:
         listener = socket.create_server(("", int(here.rpartition(":")[2])))
     except OSError as error:
         raise InputError(
-            f"TF_CONFIG: {here}: {error.strerror}; allowed: a free port of this machine"
+            f"TF_CONFIG: {here}: {error.strerror}; allowed: a free port on this machine"
         ) from None
     deadline = time.monotonic() + START_SECONDS
     with listener:
@@ -247,15 +249,15 @@ def _wait_for(here: str, others: list[str]) -> None:
                     if time.monotonic() > deadline:
                         raise InputError(
                             f"TF_CONFIG: {address}: {error.strerror or error} for {START_SECONDS} "
-                            "seconds; start all workers, with ports that the others can reach"
+                            "seconds; start all workers, on ports that the others can reach"
                         ) from None
                 time.sleep(0.2)
 
 
 class OfWholeBatch(keras.layers.Wrapper):
-    """A random layer that draws for the whole batch, and gives the rows of its replica.
+    """A random layer that draws for the whole batch and returns the rows of its replica.
 
-    With one seed the rows then get what they would get on one device.
+    With the same seed, each row gets the same random numbers as on a single device.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False) -> tf.Tensor:
@@ -274,12 +276,12 @@ class OfWholeBatch(keras.layers.Wrapper):
 
 
 class DistributedNetwork(keras.Model):
-    """A network whose steps run on all replicas; the gradients are those of the whole batch."""
+    """A network whose steps run on all replicas, with gradients of the whole batch."""
 
     def prepare(
         self, strategy: tf.distribute.Strategy, part: Part, optimizer: keras.optimizers.Optimizer
     ) -> None:
-        """Make it ready for `fit`, with all variables: later, steps could make none."""
+        """Compile for `fit` and create all variables now, as steps cannot create any."""
         self._strategy, self._part = strategy, part
         loss = keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="loss")
         accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
@@ -291,7 +293,7 @@ class DistributedNetwork(keras.Model):
         with tf.GradientTape() as tape:
             logits = self(pixels, training=True)
             losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
-            # Of the whole batch the mean, once the optimizer has added up the gradients.
+            # Becomes the mean of the whole batch when the optimizer sums the gradients.
             loss = tf.reduce_sum(counted * losses) / size
         gradients = tape.gradient(loss, self.trainable_variables)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
@@ -308,7 +310,7 @@ class DistributedNetwork(keras.Model):
         self.test_function = self.test_function or self._on_all_replicas(self.test_step)
 
     def _own_rows(self, pixels: tf.Tensor, labels: tf.Tensor, size: tf.Tensor) -> tuple:
-        """The rows of this replica, 1 for those that count and 0 for repeated ones, and `size`."""
+        """The rows of this replica, their weights (0 for repeated rows, else 1), and `size`."""
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
         length = tf.shape(labels)[0] // self._part.count
         start = (replica - self._part.first) * length
@@ -319,18 +321,18 @@ class DistributedNetwork(keras.Model):
     def _on_all_replicas(self, step: Callable[[tuple], dict]) -> Callable[[Iterator], dict]:
         @tf.function(reduce_retracing=True)
         def run(iterator: Iterator) -> dict:
-            figures = self._strategy.run(step, args=(next(iterator),))
-            # Of this process until now. At the end of an epoch Keras reads those of all.
+            metrics = self._strategy.run(step, args=(next(iterator),))
+            # This process's running metrics; at the end of an epoch Keras reads the global ones.
             return {
                 name: self._strategy.experimental_local_results(value)[0]
-                for name, value in figures.items()
+                for name, value in metrics.items()
             }
 
         return run
 
 
 class StateOfChief(keras.callbacks.Callback):
-    """Begin with the weights, random numbers and optimizer of the chief."""
+    """Start every worker with the chief's weights, random number state and optimizer state."""
 
     def __init__(self, distribution: Distribution) -> None:
         super().__init__()

@@ -1,6 +1,5 @@
-"""The steps of a training, which src/train.py and each trial of a sweep put together."""
+"""The steps of a training, for src/train.py and the trials of sweeps."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ from image_classifier.common.params import Params
 from image_classifier.computing.prepared import PREPARED, TABLE, PreparedSplit
 from image_classifier.computing.tensorflow_setup import keras, make_deterministic
 from image_classifier.outputs.batches import ordered_batches, training_batches
+from image_classifier.outputs.live import StageLog
 from image_classifier.outputs.metadata import describe_training
 from image_classifier.outputs.model_file import MODEL_FILE, save_model
 from image_classifier.outputs.predicting import (
@@ -21,6 +21,7 @@ from image_classifier.outputs.predicting import (
 from image_classifier.outputs.prediction_log import log_confusion_matrix, log_prediction_sheet
 from image_classifier.outputs.sheets import worst_first
 from image_classifier.training.callbacks import (
+    LogBestEpoch,
     LogLearningRate,
     LogPredictions,
     LogSpeed,
@@ -32,26 +33,26 @@ from image_classifier.training.distribution import Distribution, open_distributi
 
 
 class Training(NamedTuple):
-    """All that a training consists of."""
+    """The data, networks and devices of a training."""
 
     params: Params
     class_names: list[str]
     train: PreparedSplit
     validation: PreparedSplit
-    network: keras.Model  # that is fitted
-    model: keras.Model  # that is saved; it shares its weights
+    network: keras.Model  # is fitted
+    model: keras.Model  # is saved; shares the weights of `network`
     distribution: Distribution
 
     @property
     def inputs(self) -> list[Path]:
-        """Files that the result depends on, besides sources and parameters."""
+        """The files that determine the result, besides sources and parameters."""
         return [PREPARED, Path(self.params.model.weights).expanduser()]
 
 
 def build(
     params: Params, class_names: list[str], train: PreparedSplit, validation: PreparedSplit
 ) -> Training:
-    """Seed everything random, and build and compile the networks.
+    """Seed all random number generators, and build and compile the networks.
 
     Raises:
         InputError: if the prepared data does not fit the network, its weights cannot be loaded, or
@@ -67,29 +68,28 @@ def build(
     return Training(params, class_names, train, validation, network, model, distribution)
 
 
-def begin_log(live: Live, params: Params) -> None:
-    """Log the parameters, and a confusion matrix without values: DVC reports missing plots."""
+def begin_log(live: StageLog, params: Params) -> None:
+    """Log the parameters."""
     live.log_params(params.model_dump(include={"prepare", "model", "train"}))
-    live.log_sklearn_plot("confusion_matrix", [], [])
-    live.step = 1  # the number Keras gives to the first epoch
+    live.step = 1  # Keras prints the first epoch as 1
 
 
 def fit(
     training: Training,
-    live: Live,
+    live: StageLog,
     system: Live,
     checkpoint: Checkpoint,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
-    """Train, and log each epoch; the network has the weights of the best epoch in the end.
+    """Train, and log each epoch. At the end the network has the weights of the best epoch.
 
-    `live` logs metrics and predictions, `system` how fast the epochs are, and `checkpoint` keeps
-    the metrics of all epochs, also of those before an interruption.
+    `live` logs metrics and predictions, `system` the training speed, and `checkpoint` keeps the
+    metrics of all epochs, including those before an interruption.
 
     Raises:
         InputError: if the training diverges.
     """
-    # Not at the top: it imports TensorFlow, which has to start as `tensorflow_setup` says.
+    # Not at the top: it imports TensorFlow, which `tensorflow_setup` must configure first.
     from dvclive.keras import DVCLiveCallback
 
     count = training.params.train.log_images
@@ -97,38 +97,30 @@ def fit(
         training,
         training.distribution.first_epoch(checkpoint.identity, len(checkpoint.epoch_logs)),
         [
-            LogSpeed(system, len(training.train.labels)),
+            LogSpeed(system),
             LogLearningRate(live),
-            LogPredictions(live, training.validation, training.class_names, count),
+            LogPredictions(live, checkpoint, training.validation, training.class_names, count),
+            checkpoint.best_epoch,
+            LogBestEpoch(live, checkpoint),
             DVCLiveCallback(live=live),
             StopAtNaN(),
-            checkpoint.best_epoch,
             checkpoint,
             *callbacks,
         ],
-        verbose=1 if sys.stdout.isatty() else 2,
     )
 
 
 def fit_beside_chief(training: Training, identity: str) -> None:
-    """Train as another worker than the chief, which alone logs and saves.
+    """Train as a worker beside the chief, which alone logs and saves.
 
-    `identity` is a hash of all that the training depends on; the chief's must be the same.
+    `identity` is a hash of everything the training depends on; the chief's must be the same.
     """
     with training.distribution.noticing_losses():
         first_epoch = training.distribution.first_epoch(identity, 0)
-        _fit(training, first_epoch, [StopAtNaN()], verbose=0)
+        _fit(training, first_epoch, [StopAtNaN()])
 
 
-def log_best_epoch(live: Live, checkpoint: Checkpoint) -> None:
-    """Log which epoch was the best by validation accuracy, and its metrics."""
-    live.log_metric("best/epoch", checkpoint.best + 1, plot=False)
-    for name in ("loss", "accuracy"):
-        metric = checkpoint.epoch_logs[checkpoint.best][f"val_{name}"]
-        live.log_metric(f"best/eval/{name}", metric, plot=False)
-
-
-def log_validation(live: Live, training: Training, checkpoint: Checkpoint) -> None:
+def log_validation(live: StageLog, training: Training, checkpoint: Checkpoint) -> None:
     """Log the confusion matrix of the validation images, and a sheet of the worst predictions."""
     validation, class_names = training.validation, training.class_names
     probabilities = predict_probabilities(training.model, validation.views)
@@ -141,16 +133,14 @@ def log_validation(live: Live, training: Training, checkpoint: Checkpoint) -> No
 
 
 def save(training: Training, checkpoint: Checkpoint) -> None:
-    """Write the model file, which says what the model was trained on."""
+    """Write the model file, with the training data and parameters in its metadata."""
     best, image_count = checkpoint.best, len(training.train.labels)
     accuracy = checkpoint.epoch_logs[best]["val_accuracy"]
     trained_on = describe_training(training.params, TABLE, image_count, best + 1, accuracy)
     save_model(training.model, training.class_names, trained_on, MODEL_FILE)
 
 
-def _fit(
-    training: Training, first_epoch: int, callbacks: list[keras.callbacks.Callback], verbose: int
-) -> None:
+def _fit(training: Training, first_epoch: int, callbacks: list[keras.callbacks.Callback]) -> None:
     train, validation, part = training.train, training.validation, training.distribution.part
     params = training.params.train
     size, seed = params.batch_size, params.seed
@@ -160,7 +150,7 @@ def _fit(
         validation_data=ordered_batches(validation.views, validation.labels, at_once, part),
         initial_epoch=first_epoch,
         epochs=params.stop_after or params.epochs,
-        shuffle=False,  # the batches are
+        shuffle=False,  # the batches are shuffled already
         callbacks=[*callbacks, *training.distribution.callbacks()],
-        verbose=verbose,
+        verbose=0,  # src/train.py has a line for each epoch, where Keras prints two
     )
