@@ -36,10 +36,11 @@ def main() -> None:
 
 def print_results(metrics: dict[str, float], mistakes: int, image_count: int) -> None:
     """Print a table of the metrics, and where to find more."""
-    width = max(map(len, metrics))
-    for name, value in metrics.items():
-        print(f"test.{name:{width}}  {value:.4f}")
-    print(f"{mistakes:,} mistakes on {image_count:,} test images")
+    rows = {f"test.{name}": f"{value:.4f}" for name, value in metrics.items()}
+    rows["mistakes"] = f"{mistakes:,} of {image_count:,} test images"
+    width = max(map(len, rows))
+    for name, text in rows.items():
+        print(f"{name:{width}}  {text}")
     print(WHERE_TO_LOOK)
 
 

@@ -19,7 +19,7 @@ PRINTED = {
         rf"models/model\.keras: best epoch [12], validation accuracy {RATE}",
     ],
     "evaluate": [
-        rf"([\w.]+  +{NUMBER}\n)+\d+ mistakes on \d+ test images",
+        rf"([\w.]+  +{NUMBER}\n)+mistakes  +\d+ of \d+ test images",
         "",
         r"Look at  dvclive/evaluate/report\.html .*",
         "         dvc exp show --only-changed .*",

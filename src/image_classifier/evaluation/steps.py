@@ -74,15 +74,15 @@ def log_test_results(
         live.log_metric(f"test/{name}", value, plot=False)
     log_confusion_matrix(live, test.labels, probabilities, class_names)
     log_curves(live, test.labels, probabilities, params.calibration_bins)
-    figures = per_class(test.labels, probabilities, class_names)
+    classes = per_class(test.labels, probabilities, class_names)
     live.log_plot(
-        "per_class", figures, x="f1", y="class", template="bar_horizontal", title="F1 of each class"
+        "per_class", classes, x="f1", y="class", template="bar_horizontal", title="F1 of each class"
     )
     wrong = probabilities.argmax(axis=1) != test.labels
     mistakes = [row for row in worst_first(test.labels, probabilities) if wrong[row]]
     if params.log_images:
         rows = mistakes[: params.log_images]
-        title = f"{len(mistakes)} mistakes on {len(wrong)} test images, the worst first"
+        title = f"Mistakes: {len(mistakes):,} of {len(wrong):,} test images, the worst first"
         log_prediction_sheet(
             live, "mistakes.jpg", test, rows, probabilities, class_names, title, params.log_images
         )
@@ -99,5 +99,5 @@ def write_predictions(
         writer.writerow(["path", "class", "predicted", *class_names])
         for record, outputs in zip(test.records, probabilities, strict=True):
             predicted = class_names[outputs.argmax()]
-            figures = [f"{output:.6f}" for output in outputs]
-            writer.writerow([record.path, record.class_name, predicted, *figures])
+            cells = [f"{output:.6f}" for output in outputs]
+            writer.writerow([record.path, record.class_name, predicted, *cells])

@@ -132,8 +132,8 @@ class StopAtNaN(keras.callbacks.Callback):
 class LogPredictions(keras.callbacks.Callback):
     """Log a sheet of predictions for the same few validation images after each epoch.
 
-    When the training ends, those of the first, the best, the last and about five epochs between
-    are kept.
+    At the end of the training, only the sheets of the first, the best, the last and about five
+    epochs between stay.
     """
 
     def __init__(
