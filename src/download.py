@@ -14,6 +14,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from image_classifier.common.script import run_stage
 from image_classifier.common.class_folders import SPLIT_NAMES, find_class_folders
 from image_classifier.common.disk import NoSpaceError, replace_folder
 from image_classifier.common.errors import InputError
@@ -22,7 +23,6 @@ from image_classifier.common.params import read_params
 from image_classifier.common.progress import track
 from image_classifier.common.raw_data import RAW_DATA, find_images, write_unreadable
 from image_classifier.common.remote import LISTING, is_remote
-from image_classifier.common.script import run_stage
 from image_classifier.common.stage_inputs import StageInputs
 from image_classifier.sources.datasets import DATASETS
 from image_classifier.sources.downloads import UnfinishedError

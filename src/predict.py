@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from image_classifier.common.script import REPOSITORY, run
 from image_classifier.common.class_folders import find_files
 from image_classifier.common.errors import InputError
 from image_classifier.common.images import load_readable_batches
 from image_classifier.common.progress import progress_bar
-from image_classifier.common.script import REPOSITORY, run
 from image_classifier.outputs.metadata import read_metadata
 
 MODEL = REPOSITORY / "models/model.keras"

@@ -4,6 +4,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+from image_classifier.common.script import run_stage
 from image_classifier.common.disk import replace_folder, scratch_folder
 from image_classifier.common.params import Params, read_params
 from image_classifier.common.progress import progress_bar
@@ -15,7 +16,6 @@ from image_classifier.common.raw_data import (
     write_unreadable,
 )
 from image_classifier.common.remote import RemoteFile, is_remote
-from image_classifier.common.script import run_stage
 from image_classifier.common.stage_inputs import StageInputs
 from image_classifier.computing.prepared import (
     CONTRADICTION,

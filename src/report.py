@@ -5,8 +5,8 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from image_classifier.common.errors import InputError
 from image_classifier.common.script import REPOSITORY, run
+from image_classifier.common.errors import InputError
 from image_classifier.experiments.arguments import positive
 
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
+from image_classifier.common.script import run
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import read_params
 from image_classifier.common.progress import progress_bar
-from image_classifier.common.script import run
 from image_classifier.experiments.arguments import positive
 from image_classifier.preparation.ray_cluster import connect
 from image_classifier.sweeps.trials import PREPARE_PARAMETERS, TrialPool

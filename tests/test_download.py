@@ -194,8 +194,8 @@ def assert_untouched(project: Project, old_data: dict[str, bytes]) -> None:
 
 
 def error_line(stderr: str) -> str:
-    """The only line."""
-    (line,) = stderr.splitlines()
+    """The only line other than those that show the progress of a long download."""
+    (line,) = (line for line in stderr.splitlines() if not line.startswith("downloading"))
     return line
 
 

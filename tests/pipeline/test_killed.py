@@ -215,6 +215,18 @@ def printed_epochs(output: str) -> list[int]:
     return [int(number) for number in re.findall(r"^ *(\d+)/\d+  ", output, re.MULTILINE)]
 
 
+def test_a_training_without_remaining_epochs_resumes(trained_project: Project):
+    expected = trained_project.files("dvclive/train")
+    model = trained_project.root / "models/model.keras"
+    model.unlink()
+    model.mkdir()  # so that only saving fails
+    trained_project.run("python", "src/train.py", fails=True)
+    model.rmdir()
+    done = trained_project.run("python", "src/train.py")
+    assert "resuming the interrupted training after epoch 2 of 2" in done.stdout
+    assert not differing(trained_project.files("dvclive/train"), expected)
+
+
 @pytest.mark.slow
 def test_a_training_does_not_resume_with_other_code(trained_project: Project):
     trained_project.set_params(FROM_SCRATCH)

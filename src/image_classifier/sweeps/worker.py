@@ -17,8 +17,8 @@ from typing import TextIO
 from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 
-from image_classifier.common.params import PARAMS_FILE, Params, read_params
 from image_classifier.common.script import run
+from image_classifier.common.params import PARAMS_FILE, Params, read_params
 from image_classifier.computing.prepared import open_splits
 from image_classifier.computing.tensorflow_setup import keras
 from image_classifier.evaluation.steps import log_test_results

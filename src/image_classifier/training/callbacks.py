@@ -65,7 +65,14 @@ class LogBestEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         best = self._checkpoint.best
-        metrics = logs if best == epoch else self._checkpoint.epoch_logs[best]
+        self._log(best, logs if best == epoch else self._checkpoint.epoch_logs[best])
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        # A training that resumes after its last epoch has no further one.
+        best = self._checkpoint.best
+        self._log(best, self._checkpoint.epoch_logs[best])
+
+    def _log(self, best: int, metrics: dict[str, float]) -> None:
         self._live.log_metric("best/epoch", best + 1, plot=False)
         for name in ("accuracy", "loss"):
             self._live.log_metric(f"best/eval/{name}", metrics[f"val_{name}"], plot=False)
