@@ -50,7 +50,7 @@ USED = {
     "dvclive.monitor_system": "NVMLError _SystemMonitor",
     "dvclive.monitor_system._SystemMonitor": "end _monitoring_loop _get_gpu_info",
     "dvclive.plots": "NumpyEncoder",
-    "dvclive.report": "get_params_renderers get_metrics_renderers get_image_renderers",
+    "dvclive.report": "get_params_renderers get_metrics_renderers",
     "dvclive.serialize": "dump_json",
     "dvclive.utils": "catch_and_warn",
     "dvclive.vscode": "mark_dvclive_step_completed",

@@ -75,9 +75,7 @@ def log_test_results(
     log_confusion_matrix(live, test.labels, probabilities, class_names)
     log_curves(live, test.labels, probabilities, params.calibration_bins)
     classes = per_class(test.labels, probabilities, class_names)
-    live.log_plot(
-        "per_class", classes, x="f1", y="class", template="bar_horizontal", title="F1 of each class"
-    )
+    live.log_plot("per_class", classes, x="f1", y="class")
     wrong = probabilities.argmax(axis=1) != test.labels
     mistakes = [row for row in worst_first(test.labels, probabilities) if wrong[row]]
     if params.log_images:

@@ -22,7 +22,7 @@ from dvclive.utils import catch_and_warn
 from PIL import Image
 
 from image_classifier.outputs.git import name_the_committer
-from image_classifier.outputs.report import charts, newest_images
+from image_classifier.outputs.report import TEMPLATES, charts, newest_images
 from image_classifier.outputs.result_files import (
     empty_files,
     image_files,
@@ -33,7 +33,7 @@ from image_classifier.outputs.result_files import (
 
 TRAIN_LOG, SYSTEM_LOG, EVALUATE_LOG = "dvclive/train", "dvclive/system", "dvclive/evaluate"
 # DVC's own page loads Vega from the network; this one contains it. `dvc plots show` uses it too.
-PAGE = Path(".dvc/plots/page.html")
+PAGE = TEMPLATES / "page.html"
 REPORT_INTERVAL = 2  # seconds; an open report.html reloads itself every 5
 
 

@@ -1,12 +1,12 @@
 """The charts and images of report.html, as `dvc plots show` renders them."""
 
+import base64
 import csv
 import json
 from pathlib import Path
 
 from dvc.render.converter.vega import VegaConverter
 from dvc_render import ImageRenderer, VegaRenderer
-from dvclive import report
 
 from image_classifier.outputs.result_files import declared_plots, image_path
 
@@ -38,15 +38,18 @@ def newest_images(folder: Path, logged: set[str]) -> list[ImageRenderer]:
 
     `logged` are the names of images that are no placeholders.
     """
-    newest: dict[Path, ImageRenderer] = {}
-    for renderer in report.get_image_renderers(folder / image_path(".")):
-        path = Path(renderer.name)
+    newest: dict[Path, Path] = {}
+    for path in map(Path, logged):
         series = path.parent if path.stem.isdigit() else path
-        if path.as_posix() not in logged:
-            continue
-        if series not in newest or int(Path(newest[series].name).stem) < int(path.stem):
-            newest[series] = renderer
-    return sorted(newest.values(), key=lambda renderer: renderer.name)
+        if series not in newest or int(newest[series].stem) < int(path.stem):
+            newest[series] = path
+    return [_embed(folder, str(path)) for path in sorted(newest.values(), key=str)]
+
+
+def _embed(folder: Path, name: str) -> ImageRenderer:
+    content = base64.b64encode((folder / image_path(name)).read_bytes()).decode()
+    url = f"data:image;base64,{content}"
+    return ImageRenderer([{ImageRenderer.SRC_FIELD: url, ImageRenderer.TITLE_FIELD: name}], name)
 
 
 def _read(path: Path) -> list | dict:

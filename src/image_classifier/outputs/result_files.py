@@ -14,14 +14,17 @@ from functools import cache
 from pathlib import Path
 
 from PIL import Image, ImageDraw
-from ruamel.yaml import YAML
 
 from image_classifier.common.disk import enough_space, scratch_folder
+from image_classifier.common.stage_inputs import PIPELINE
+from image_classifier.common.strict_yaml import read_yaml
 from image_classifier.outputs.sheets import font
 
 SCRATCH = Path(".dvc/tmp/logging")
 SET_ASIDE = Path(".dvc/tmp/set_aside")
 NO_METRICS = b"{}\n"
+
+_read_once = cache(read_yaml)  # a report is made after each epoch
 
 
 @contextmanager
@@ -47,7 +50,7 @@ def set_aside(folder: str) -> Iterator[None]:
     If the block fails, they are put back. If the process is killed, they are kept until the next
     such block, which puts them back if it fails.
     """
-    results, kept, empty = Path(folder), SET_ASIDE / folder, empty_files(folder)
+    results, kept = Path(folder), SET_ASIDE / folder
     if _has_values(results / "metrics.json"):
         unfinished = SET_ASIDE / "unfinished"
         for path in (unfinished, kept):
@@ -56,7 +59,7 @@ def set_aside(folder: str) -> Iterator[None]:
         kept.parent.mkdir(parents=True, exist_ok=True)
         unfinished.rename(kept)
     with scratch_folder(SCRATCH) as scratch:
-        write_files({**empty, **placeholder_images(folder)}, scratch)
+        write_files({**empty_files(folder), **placeholder_images(folder)}, scratch)
         _move_files(scratch, results)
     try:
         yield
@@ -75,7 +78,7 @@ def empty_files(folder: str | Path) -> dict[Path, bytes]:
         Path below the folder -> content; a TSV file has the header that DVCLive writes.
     """
     empty = {}
-    for stage in _read_pipeline(Path("dvc.yaml").absolute())["stages"].values():
+    for stage in _read_once(PIPELINE.absolute())["stages"].values():
         for metrics in stage.get("metrics", []):
             empty |= dict.fromkeys(metrics, NO_METRICS)
     for plot in declared_plots().values():
@@ -92,7 +95,7 @@ def empty_files(folder: str | Path) -> dict[Path, bytes]:
 
 def declared_plots() -> dict[str, dict]:
     """Name -> definition of the charts in dvc.yaml, in their order."""
-    plots = _read_pipeline(Path("dvc.yaml").absolute())["plots"]
+    plots = _read_once(PIPELINE.absolute())["plots"]
     return {
         name: chart for entry in plots if isinstance(entry, dict) for name, chart in entry.items()
     }
@@ -122,11 +125,6 @@ def write_files(contents: dict[Path, bytes], folder: str | Path) -> None:
         path = Path(folder, name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
-
-
-@cache
-def _read_pipeline(file: Path) -> dict:
-    return YAML(typ="safe").load(file)
 
 
 def _placeholder(path: Path) -> bytes:
