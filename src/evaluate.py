@@ -4,6 +4,7 @@ from image_classifier.common.script import run_stage
 from image_classifier.common.params import read_params
 from image_classifier.common.stage_inputs import StageInputs
 from image_classifier.computing.prepared import open_splits
+from image_classifier.outputs.result_files import restore_outputs
 
 WHERE_TO_LOOK = """
 Look at  dvclive/evaluate/report.html   curves and the worst mistakes
@@ -12,6 +13,7 @@ Look at  dvclive/evaluate/report.html   curves and the worst mistakes
 
 
 def main() -> None:
+    restore_outputs("evaluate")
     inputs = StageInputs("evaluate")
     params = read_params().evaluate
     class_names, (test,) = open_splits("test")

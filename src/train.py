@@ -7,9 +7,11 @@ from image_classifier.common.script import run_stage
 from image_classifier.common.params import read_params
 from image_classifier.common.stage_inputs import StageInputs
 from image_classifier.computing.prepared import open_splits
+from image_classifier.outputs.result_files import restore_outputs
 
 
 def main() -> None:
+    restore_outputs("train")
     inputs = StageInputs("train")
     params = read_params()
     class_names, (train, validation) = open_splits("train", "validation")

@@ -3,6 +3,8 @@
 DVC reports an error for a declared plot or metric whose file is missing, and shows images that
 dvc.lock lists beside those in the folder. So results of an earlier run are not deleted while new
 ones are computed: empty files and placeholder images take their place.
+
+Files may be links into DVC's cache. So they are replaced, never written to.
 """
 
 import io
@@ -25,6 +27,28 @@ SET_ASIDE = Path(".dvc/tmp/set_aside")
 NO_METRICS = b"{}\n"
 
 _read_once = cache(read_yaml)  # a report is made after each epoch
+
+
+def restore_outputs(stage: str) -> None:
+    """Put back the outputs that DVC has deleted before it started this stage, as copies.
+
+    So the last model stays until the next one is complete, and plots can be looked at meanwhile.
+    `persist: true` in dvc.yaml would have DVC keep them, but then it fails if an output is a link
+    to a file that is no longer in the cache. Where `set_aside` has emptied the results, images
+    come back as placeholders.
+    """
+    if "DVC_ROOT" not in os.environ:
+        return
+    from dvc.repo import Repo  # imported here: it takes a while, and only stages under DVC need it
+
+    with Repo() as repo:
+        for output in repo.stage.load_one(name=stage).outs:
+            if output.use_cache and not output.exists and not output.changed_cache():
+                output.checkout()
+                output.unprotect()
+    folder = Path("dvclive", stage)
+    if not _has_values(folder / "metrics.json"):
+        _empty(folder)
 
 
 @contextmanager
@@ -58,9 +82,7 @@ def set_aside(folder: str) -> Iterator[None]:
         shutil.copytree(results, unfinished, symlinks=True, copy_function=_link)
         kept.parent.mkdir(parents=True, exist_ok=True)
         unfinished.rename(kept)
-    with scratch_folder(SCRATCH) as scratch:
-        write_files({**empty_files(folder), **placeholder_images(folder)}, scratch)
-        _move_files(scratch, results)
+    _empty(results)
     try:
         yield
     except BaseException:
@@ -139,6 +161,12 @@ def _placeholder(path: Path) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, Image.registered_extensions()[path.suffix])
     return buffer.getvalue()
+
+
+def _empty(folder: Path) -> None:
+    with scratch_folder(SCRATCH) as scratch:
+        write_files({**empty_files(folder), **placeholder_images(folder)}, scratch)
+        _move_files(scratch, folder)
 
 
 def _move_files(source: Path, folder: Path) -> None:
