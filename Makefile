@@ -12,6 +12,8 @@
 PYTHON ?= python3
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# If it is "error", a warning of a library stops DVC.
+unexport PYTHONWARNINGS
 
 # DVC commits experiments with Git, which needs a name: the login name if none is configured.
 USER_NAME := $(or $(shell git config user.name),$(shell id -un))

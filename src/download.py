@@ -4,6 +4,8 @@ Images in a bucket or in a list of URLs are not copied: data/raw then holds a li
 addresses, and src/prepare.py reads the images from there.
 """
 
+from image_classifier.common.script import run_stage
+
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -14,7 +16,6 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from image_classifier.common.script import run_stage
 from image_classifier.common.class_folders import SPLIT_NAMES, find_class_folders
 from image_classifier.common.disk import NoSpaceError, replace_folder
 from image_classifier.common.errors import InputError

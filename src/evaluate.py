@@ -1,6 +1,7 @@
 """Evaluate the trained model on the test images, which no earlier stage has used."""
 
 from image_classifier.common.script import run_stage
+
 from image_classifier.common.params import read_params
 from image_classifier.common.stage_inputs import StageInputs
 from image_classifier.computing.prepared import open_splits

@@ -1,5 +1,7 @@
 """Classify images with the trained model: print the class of each image and its probability."""
 
+from image_classifier.common.script import REPOSITORY, run
+
 import argparse
 import csv
 import glob
@@ -16,7 +18,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from image_classifier.common.script import REPOSITORY, run
 from image_classifier.common.class_folders import find_files
 from image_classifier.common.errors import InputError
 from image_classifier.common.images import load_readable_batches

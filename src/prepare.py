@@ -1,10 +1,11 @@
 """Split the images, and compute their features or pixels: no training parameter changes these."""
 
+from image_classifier.common.script import run_stage
+
 from collections import Counter
 from functools import partial
 from pathlib import Path
 
-from image_classifier.common.script import run_stage
 from image_classifier.common.disk import replace_folder, scratch_folder
 from image_classifier.common.params import Params, read_params
 from image_classifier.common.progress import progress_bar

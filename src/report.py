@@ -1,11 +1,12 @@
 """Write an HTML page that compares experiments; it opens without a network."""
 
+from image_classifier.common.script import REPOSITORY, run
+
 import argparse
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from image_classifier.common.script import REPOSITORY, run
 from image_classifier.common.errors import InputError
 from image_classifier.experiments.arguments import positive
 

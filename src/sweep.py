@@ -1,5 +1,7 @@
 """Search for good parameters: each trial becomes a hidden Git experiment of the current commit."""
 
+from image_classifier.common.script import run
+
 import argparse
 import math
 import sys
@@ -13,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from image_classifier.common.script import run
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import read_params
 from image_classifier.common.progress import progress_bar

@@ -4,6 +4,7 @@ An interrupted training resumes after its last finished epoch.
 """
 
 from image_classifier.common.script import run_stage
+
 from image_classifier.common.params import read_params
 from image_classifier.common.stage_inputs import StageInputs
 from image_classifier.computing.prepared import open_splits

@@ -29,6 +29,29 @@ run(main)
 """
 
 
+CAUSES_WARNINGS = """
+from image_classifier.common.script import run
+
+import library
+
+
+def main():
+    library.warn(stacklevel=1)
+    print("goes on")
+    library.warn(stacklevel=2)
+
+
+run(main)
+"""
+LIBRARY = """
+import warnings
+
+
+def warn(stacklevel):
+    warnings.warn("old", DeprecationWarning, stacklevel)
+"""
+
+
 @pytest.mark.fault(
     "Process", "Ctrl-C while Python removes an object", "one-line message, exit code 130"
 )
@@ -39,6 +62,17 @@ def test_an_interruption_is_not_lost_in_code_that_ignores_errors(tmp_path: Path)
     done = run_python("src/script.py", folder=tmp_path)
     assert done.returncode == 128 + signal.SIGINT
     assert (done.stdout, done.stderr) == ("", "interrupted\n")
+
+
+@pytest.mark.parametrize("setting", ["error", "error::DeprecationWarning"])
+def test_only_warnings_of_this_repository_can_be_errors(tmp_path: Path, setting: str):
+    common = "src/image_classifier/common"
+    shutil.copytree(REPOSITORY / common, tmp_path / common)
+    (tmp_path / "src/script.py").write_text(CAUSES_WARNINGS)
+    (tmp_path / "src/library.py").write_text(LIBRARY)
+    done = run_python("src/script.py", folder=tmp_path, PYTHONWARNINGS=setting)
+    assert (done.returncode, done.stdout) == (1, "goes on\n")
+    assert done.stderr.endswith("\nDeprecationWarning: old\n")
 
 
 @pytest.mark.parametrize("stage", ["download", "prepare", "train", "evaluate"])

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import pytest
 
+from helpers.project import OTHER_VARIABLES
+
 INSTALLED_BY = "pip install -r requirements-cluster.txt"
 
 
@@ -28,7 +30,11 @@ class Machines:
 
     def add(self, **options: object) -> object:
         """Start one more worker, with options of `Cluster.add_node`."""
-        variables = {"TMPDIR": str(self.temporary), **options.pop("env_vars", {})}
+        variables = {
+            "TMPDIR": str(self.temporary),
+            **OTHER_VARIABLES,
+            **options.pop("env_vars", {}),
+        }
         return self._cluster.add_node(
             num_cpus=1, object_store_memory=10**8, env_vars=variables, **options
         )

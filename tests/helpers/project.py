@@ -53,6 +53,27 @@ ON_FEATURES = {
     "prepare": {"image_size": 32, "views": 2, **AUGMENTED},
     "model": {"backbone": "efficientnet_lite0"},
 }
+# What a user may have set for other projects: in ~/.keras/keras.json, and in the environment.
+OTHER_KERAS = {
+    "floatx": "float16",
+    "epsilon": 0.1,
+    "backend": "jax",
+    "image_data_format": "channels_first",
+    "nnx_enabled": True,
+}
+OTHER_VARIABLES = {
+    "KERAS_BACKEND": "jax",
+    "KERAS_MAX_EPOCHS": "1",
+    "KERAS_MAX_STEPS_PER_EPOCH": "2",
+    "KERAS_NNX_ENABLED": "1",
+    "TF_USE_LEGACY_KERAS": "1",
+    "TF_ENABLE_ONEDNN_OPTS": "0",
+    "TF_FUNCTION_JIT_COMPILE_DEFAULT": "1",
+    "TF_XLA_FLAGS": "--tf_xla_auto_jit=2 --tf_xla_cpu_global_jit",
+    "DVCLIVE_RESUME": "1",
+    "DVCLIVE_TEST": "1",
+    "MPLBACKEND": "Qt4Agg",  # which matplotlib no longer has
+}
 ALL_STAGES = ["download", "prepare", "train", "evaluate"]
 
 

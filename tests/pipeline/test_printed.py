@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from helpers.project import ALL_STAGES, Project
+from helpers.project import ALL_STAGES, ON_FEATURES, Project
 from helpers.terminal import run_in_terminal, screen
 
 RATE, NUMBER = r"[01]\.\d{4}", r"\d+\.\d{4}"
@@ -74,3 +74,15 @@ def test_a_sweep_prints_a_table_of_trials(project: Project):
     name = re.fullmatch(rf"Best trial: (\S+), validation accuracy {RATE}", best)[1]
     assert name in names and use == f"To use it  dvc exp apply {name}"
     assert not done.stderr
+
+
+@pytest.mark.slow
+def test_warnings_of_libraries_stop_no_script(project: Project):
+    project.set_params(ON_FEATURES)
+    project.write_sweep("train.learning_rate: {choices: [0.004, 0.005]}", trials=2)
+    project.environment["PYTHONWARNINGS"] = "error"
+    for stage in ALL_STAGES:
+        project.run("python", f"src/{stage}.py")
+    project.run("python", "src/predict.py", "data/raw", "--explain", "../explained")
+    project.run("python", "src/sweep.py", "sweeps/quick.yaml", "--jobs", "2")
+    project.run("python", "src/report.py")

@@ -2,12 +2,22 @@
 
 import csv
 import io
+import json
 import os
 from pathlib import Path
 
 import pytest
 
-from helpers.project import ALL_STAGES, AUGMENTED, ON_FEATURES, Project, differing, stages_run
+from helpers.project import (
+    ALL_STAGES,
+    AUGMENTED,
+    ON_FEATURES,
+    OTHER_KERAS,
+    OTHER_VARIABLES,
+    Project,
+    differing,
+    stages_run,
+)
 from helpers.running import Run
 
 RESULTS = ("data", "models", "dvclive/train", "dvclive/evaluate")
@@ -78,6 +88,32 @@ def test_outputs_are_the_same_bytes(project: Project, network: str, tmp_path: Pa
     project.environment["PYTHONPATH"] = str(tmp_path / "reverse")
     assert "Reversed" in project.run("python", "-c", "import os; print(os.scandir)").stdout
     assert not differing(first, run_stages(project, PYTHONHASHSEED="2"))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        "from scratch",
+        pytest.param("fine-tuning", marks=pytest.mark.exhaustive),
+        pytest.param("on features", marks=pytest.mark.slow),
+    ],
+)
+@pytest.mark.fault(
+    "Determinism",
+    "settings for other projects, in the environment and ~/.keras/keras.json",
+    "byte-identical outputs of every stage",
+)
+def test_settings_for_other_projects_change_nothing(project: Project, network: str):
+    project.set_params(NETWORKS[network])
+    first = run_stages(project)
+    keras_home = Path(project.environment["HOME"], ".keras")
+    keras_home.mkdir(exist_ok=True)
+    keras_json = keras_home / "keras.json"
+    keras_json.write_text(json.dumps(OTHER_KERAS))
+    try:
+        assert not differing(first, run_stages(project, **OTHER_VARIABLES))
+    finally:
+        keras_json.unlink()  # other tests share this home
 
 
 @pytest.mark.fault(

@@ -6,11 +6,13 @@ Only the scripts of src/ import this module, and call `run` or `run_stage`.
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +28,7 @@ EXPERIMENT = "DVC_EXP_NAME"  # which `dvc exp run` sets
 SHELLS = ("sh", "dash", "bash", "zsh", "fish")  # DVC may start a stage through one of these
 WATCH_INTERVAL = 0.2  # seconds, as are the following
 UNWINDING = 3  # for the main thread to put back what it has set aside
+OWN_MODULES = re.compile(r"(__main__|image_classifier)\b")
 
 _ended_by: signal.Signals | None = None
 _dvc_gone = threading.Event()
@@ -170,6 +173,15 @@ def _lock_holders() -> set[int]:
 
 
 # On import, not in `run`: a script calls that after a second of imports.
+# PYTHONWARNINGS=error, as some CI systems set it, is meant for this repository, not for libraries.
+warnings.filters[:] = [
+    (action, message, category, module or (OWN_MODULES if action == "error" else None), line)
+    for action, message, category, module, line in warnings.filters
+]
+# Settings for other programs: matplotlib fails to import if the value is a backend it lacks now.
+os.environ["MPLBACKEND"] = "agg"
+for name in ("DVCLIVE_RESUME", "DVCLIVE_TEST"):
+    os.environ.pop(name, None)
 if Path(sys.argv[0]).resolve().parent == REPOSITORY / "src":
     sys.excepthook = _unless_ended(sys.__excepthook__)
     # For exceptions that Python only reports, such as those in `__del__`.

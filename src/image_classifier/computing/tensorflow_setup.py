@@ -1,11 +1,22 @@
-"""Configure and import TensorFlow: other modules import `tf` and `keras` from here."""
+"""Configure and import TensorFlow: other modules import `tf` and `keras` from here.
+
+Settings for other projects, in `~/.keras/keras.json` or the environment, do not change results.
+"""
 
 import gc
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
+# Environment variables that change what is computed.
+CHANGING_RESULTS = (
+    *("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH", "KERAS_NNX_ENABLED"),
+    *("TF_USE_LEGACY_KERAS", "TF_FUNCTION_JIT_COMPILE_DEFAULT", "TF_XLA_FLAGS"),
+    # Convolutions and products in bfloat16.
+    *("DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE", "TF_SET_ONEDNN_FPMATH_MODE"),
+)
 NVIDIA_DEVICES = ("/dev/nvidiactl", "/dev/dxg")  # on Linux, and on WSL
 
 
@@ -30,10 +41,15 @@ def _quiet_without_gpu() -> Iterator[None]:
         os.close(nowhere)
 
 
-# oneDNN is off by default on AMD processors, where it was 1.2 to 1.9 times as fast.
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# oneDNN is off by default on AMD processors, where it was 1.2 to 1.9 times as fast.
+os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
 os.environ["KERAS_BACKEND"] = "tensorflow"
+os.environ["MPLBACKEND"] = "agg"  # Keras imports matplotlib
+for name in CHANGING_RESULTS:
+    os.environ.pop(name, None)
+keras_home = os.environ.get("KERAS_HOME")
+os.environ["KERAS_HOME"] = os.devnull  # has no keras.json, so Keras uses its own defaults
 # Garbage collection of these modules' million objects would take a second, here and at exit.
 gc.disable()
 with _quiet_without_gpu():
@@ -42,6 +58,15 @@ with _quiet_without_gpu():
     tf.config.list_physical_devices("GPU")  # makes TensorFlow look for CUDA now
 
 import keras  # noqa: E402  (after the settings)
+from keras.src.backend import config  # noqa: E402
+
+del os.environ["KERAS_HOME"]
+if keras_home:
+    os.environ["KERAS_HOME"] = keras_home
+# Weights that Keras downloads stay in the user's folder, or in /tmp if that does not exist.
+config._KERAS_DIR = os.path.expanduser(keras_home or "~/.keras")  # noqa: PTH111
+with suppress(OSError):
+    Path(config._KERAS_DIR).mkdir(parents=True, exist_ok=True)
 
 gc.freeze()
 gc.enable()

@@ -16,7 +16,7 @@ def draw_sweep(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
         left out.
     """
     name = f"validation {metric}"
-    matplotlib.use("Agg")
+    matplotlib.rcdefaults()  # a user's matplotlibrc may want LaTeX, or other sizes
     # Optuna marks these functions as experimental, which users can do nothing about.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 

@@ -111,7 +111,12 @@ class TrialProcess:
             apply_overrides(path, changes)
             command = [sys.executable, "-m", "dvc", "repro", "--quiet", "prepare"]
             process = self._begin(
-                command, stdin=subprocess.DEVNULL, stdout=self._output, stderr=self._output
+                command,
+                # PYTHONWARNINGS=error would stop DVC at a warning of a library.
+                env={name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"},
+                stdin=subprocess.DEVNULL,
+                stdout=self._output,
+                stderr=self._output,
             )
             try:
                 failed = process.wait()

@@ -4,6 +4,8 @@
 docstring of the package describes the messages that it receives and sends.
 """
 
+from image_classifier.common.script import run
+
 import gc
 import json
 import os
@@ -17,7 +19,6 @@ from typing import TextIO
 from dvc.repo import Repo
 from dvc.utils.hydra import apply_overrides
 
-from image_classifier.common.script import run
 from image_classifier.common.params import PARAMS_FILE, Params, read_params
 from image_classifier.computing.prepared import open_splits
 from image_classifier.computing.tensorflow_setup import keras
