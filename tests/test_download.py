@@ -7,7 +7,6 @@ import itertools
 import shutil
 import signal
 import subprocess
-import time
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -80,6 +79,23 @@ def test_damaged_images_are_skipped_and_listed(project: Project, images: Path, t
     assert list(reasons) == ["blue/a, b.png", "red/30.png", "red/notes.txt"]
     assert all(reasons.values())
     assert counts(project.root / "data/raw") == {"blue": 30, "green": 30, "red": 30}
+
+
+def test_images_outside_the_class_folders_are_counted(
+    project: Project, images: Path, tmp_path: Path
+):
+    source = shutil.copytree(images, tmp_path / "source")
+    shutil.copytree(source / "red", source / ".white")
+    shutil.copy(source / "red/00.png", source / "cover.png")
+    left_out = (
+        "left out: 1 image outside the class folders, such as 'cover.png'; "
+        "30 images in 1 folder whose name begins with a dot, such as '.white'"
+    )
+    found = ["data/raw: 90 images in 3 classes"]
+    assert project.download(source).stdout.splitlines() == [left_out, *found]
+    archive = shutil.make_archive(str(tmp_path / "images"), "zip", source)
+    assert project.download(archive).stdout.splitlines() == [left_out, *found]
+    assert project.download(images).stdout.splitlines() == found
 
 
 @pytest.mark.parametrize(
@@ -235,9 +251,7 @@ def test_a_failed_download_keeps_the_old_data(
     project: Project, old_data: dict[str, bytes], server: FileServer, always: Fault, reason: str
 ):
     server.always = always
-    started = time.monotonic()
     line = error_line(project.download(server.url, fails=True).stderr)
-    assert time.monotonic() - started < 400
     assert line.startswith(f"error: {server.url} ") and reason in line
     assert line.endswith("set download.source to another location")
     assert_untouched(project, old_data)

@@ -136,7 +136,7 @@ def draw(browser) -> Iterator[Callable]:
     """Draw a chart on the page of `dvc plots show`; it must not ask for anything."""
     requests = []
     page = browser.new_page(viewport={"width": 1300, "height": 900})
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(300_000)
     page.on("request", lambda request: requests.append(request.url))
     html = (TEMPLATES / "page.html").read_text(encoding="utf-8")
     page.set_content(html.replace("{plot_divs}", '<div id="chart"></div>'))

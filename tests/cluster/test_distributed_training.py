@@ -128,13 +128,13 @@ def test_two_workers_train_like_one_and_resume_after_one_is_lost(project: Projec
         runs = start([chief, worker], stack)
         runs[0].seconds_until(" 1/")
         runs[1].signal(signal.SIGKILL, to_all=True)
-        assert runs[0].process.wait(60) == 1
+        assert runs[0].process.wait() == 1
         last = last_error(runs[0])
         assert re.match("error: TF_CONFIG: another worker was lost: .*; run the same", last)
 
     with ExitStack() as stack:
         runs = start([chief, worker], stack)
-        assert [run.process.wait(120) for run in runs] == [0, 0], "\n".join(r.output for r in runs)
+        assert [run.process.wait() for run in runs] == [0, 0], "\n".join(r.output for r in runs)
     assert "resuming the interrupted training after epoch" in runs[0].output
     check_same_curves(curves(chief), curves(alone))
     assert worker.files("dvclive", "models", ".dvc/tmp") == before
@@ -151,7 +151,7 @@ def test_workers_stop_when_the_chief_is_lost(project: Project):
         runs = start([chief, clone(chief, "worker")], stack)
         runs[0].seconds_until(" 1/")
         runs[0].signal(signal.SIGKILL, to_all=True)
-        assert runs[1].process.wait(60) == 1
+        assert runs[1].process.wait() == 1
         assert last_error(runs[1]).startswith("error: TF_CONFIG: another worker was lost: ")
 
 
@@ -162,7 +162,7 @@ def test_workers_with_other_parameters_are_refused(project: Project):
     worker.set_params({"train": {"learning_rate": 0.002}})
     with ExitStack() as stack:
         for run in start([chief, worker], stack):
-            assert run.process.wait(120) == 1
+            assert run.process.wait() == 1
             reason = "found different sources, parameters or prepared data on worker 1"
             assert last_error(run).startswith(f"error: TF_CONFIG: {reason}")
 
@@ -246,7 +246,7 @@ def test_ctrl_c_while_waiting_for_the_others(project: Project):
         with Run(project, TRAIN) as run:
             run.seconds_until("waiting for 1 more")
             run.signal(number, to_all=True)
-            assert run.process.wait(20) == code
+            assert run.process.wait() == code
 
 
 def test_a_sweep_over_many_machines_is_refused(project: Project):

@@ -4,7 +4,7 @@ import os
 import re
 import shutil
 import signal
-import time
+import subprocess
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
@@ -16,10 +16,10 @@ from dvc_objects.fs import LocalFileSystem
 
 from helpers.machines import Machines, another_version, missing
 from helpers.project import Project, sweep_text
-from helpers.running import Run
+from helpers.running import Run, wait_until
 from image_classifier.common.errors import InputError
 from image_classifier.preparation.ray_cluster import connect
-from image_classifier.sweeps import ray_trials
+from image_classifier.sweeps import ray_files, ray_trials
 
 SWEEP = ("python", "src/sweep.py", "sweeps/quick.yaml")
 
@@ -46,8 +46,8 @@ def commits_of(project: Project) -> dict[tuple[str, ...], str]:
 
 def left_on_machines(machines: Machines) -> list[str]:
     """Files of sweeps in the machines' temporary folder, and processes that run there."""
-    files = (machines.temporary / f"image-classifier-{os.getuid()}").glob("*-*")
-    return [str(path) for path in files] + working_below(machines.temporary)
+    base = machines.temporary / f"image-classifier-{os.getuid()}"
+    return [str(path) for path in base.glob("*-*")] + working_below(base)
 
 
 def working_below(folder: Path) -> list[str]:
@@ -55,9 +55,14 @@ def working_below(folder: Path) -> list[str]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if process.cwd().startswith(f"{folder}/image-classifier"):
+            if process.cwd().startswith(str(folder)):
                 found.append(" ".join(process.cmdline()))
     return [line for line in found if "ray::" not in line]
+
+
+def wait_until_removed(machines: Machines) -> None:
+    """Wait until no file of a sweep is left on the machines, and no process that runs there."""
+    wait_until(lambda: not left_on_machines(machines))
 
 
 @pytest.mark.slow
@@ -75,7 +80,7 @@ def test_a_sweep_that_loses_a_machine_equals_a_local_sweep(sweep: Project, machi
     assert [trial["state"] for trial in sweep.trials()] == ["complete"] * 4
     assert sweep.files("models", "dvclive", "data", ".dvc/config") == before
     assert sweep.run("git", "status", "--short").stdout == ""
-    assert left_on_machines(machines) == []
+    wait_until_removed(machines)
 
     # All its files are here, and equal those of a local sweep, except for dvclive/system.
     sweep.run("dvc", "exp", "apply", sweep.trials()[0]["experiment"])
@@ -89,28 +94,41 @@ def test_a_sweep_that_loses_a_machine_equals_a_local_sweep(sweep: Project, machi
         sweep.check_same(here[values], there[values])
 
 
+@pytest.mark.parametrize(
+    ("number", "to_all", "code"),
+    [(signal.SIGKILL, True, -signal.SIGKILL), (signal.SIGTERM, False, 143)],
+)
 @pytest.mark.exhaustive
-def test_no_process_survives_a_killed_sweep(sweep: Project, machines: Machines):
+def test_nothing_is_left_of_a_killed_sweep(
+    sweep: Project, machines: Machines, number: signal.Signals, to_all: bool, code: int
+):
     command = (*SWEEP, "--ray", machines.address)
     with Run(sweep, command) as run:
         run.seconds_until("1/4")
-        assert working_below(machines.temporary)
-        run.signal(signal.SIGKILL, to_all=True)
-    deadline = time.monotonic() + 10
-    while working_below(machines.temporary) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert working_below(machines.temporary) == []
-
-    with Run(sweep, command) as run:
-        run.seconds_until("/4  ")
-        run.signal(signal.SIGTERM, to_all=False)
-        assert run.process.wait(timeout=15) == 143
-        assert run.output.endswith("terminated\n") and "Traceback" not in run.output
-    assert left_on_machines(machines) == []
+        assert left_on_machines(machines)
+        run.signal(number, to_all)
+        assert run.process.wait() == code
+        assert "Traceback" not in run.output
+        assert run.output.endswith("terminated\n") == (number == signal.SIGTERM)
+    wait_until_removed(machines)
 
     done = sweep.run(*command)
     assert "0 of 4 trials are done" not in done.stdout
     assert [trial["state"] for trial in sweep.trials()] == ["complete"] * 4
+
+
+@pytest.mark.exhaustive
+def test_nothing_is_left_of_a_sweep_killed_while_a_machine_prepares(
+    sweep: Project, machines: Machines
+):
+    sweep.set_params({"prepare": {"image_size": 32}})
+    sweep.write_sweep("model.backbone: {choices: [efficientnet_lite0]}")
+    with Run(sweep, (*SWEEP, "--ray", machines.address)) as run:
+        run.wait_for(
+            lambda: any("src/prepare.py" in line for line in working_below(machines.temporary))
+        )
+        run.signal(signal.SIGKILL, to_all=True)
+    wait_until_removed(machines)
 
 
 @pytest.mark.exhaustive
@@ -197,12 +215,35 @@ def test_files_arrive_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "there"]
 
 
-def test_files_of_a_killed_sweep_are_removed(tmp_path: Path):
-    for name in ("killed", "running"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "file").touch()
-    ray_trials.begin_use(tmp_path, "killed").close()
-    with ray_trials.begin_use(tmp_path, "running"):
-        ray_trials.remove_unused(tmp_path)
-        found = sorted(path.name for path in tmp_path.iterdir())
-        assert found == ["lock", "running", "running.in_use"]
+def make_files(base: Path, name: str) -> Path:
+    (base / name).mkdir()
+    (base / name / "file").touch()
+    return base / name
+
+
+def test_files_that_no_process_uses_are_removed(tmp_path: Path):
+    killed, running = make_files(tmp_path, "killed"), make_files(tmp_path, "running")
+    with ray_files.begin_use(tmp_path, "killed"), ray_files.begin_use(tmp_path, "running") as file:
+        left = subprocess.Popen(["sleep", "1000"], cwd=killed)
+        file_of_another = ray_files.begin_use(tmp_path, "running")
+        file.close()
+    assert left.wait() == -signal.SIGKILL
+    wait_until(lambda: not (tmp_path / "killed.in_use").exists())
+    found = sorted(path.name for path in tmp_path.iterdir())
+    assert found == ["lock", "running", "running.in_use"]
+    file_of_another.close()
+    wait_until(lambda: not (tmp_path / "running.in_use").exists())
+    assert not killed.exists() and not running.exists()
+
+
+def test_files_that_cannot_be_removed_are_removed_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = make_files(tmp_path, "used")
+    (tmp_path / "used.in_use").touch()  # as after a loss of power: no process waits
+    with monkeypatch.context() as patch:
+        patch.setattr(ray_files.shutil, "rmtree", lambda *_, **__: None)
+        ray_files.remove_unused(tmp_path)
+        assert folder.exists()
+    ray_files.remove_unused(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]

@@ -97,7 +97,7 @@ def test_a_source_that_cannot_be_read_is_named(source: str, reason: str):
         list_images(source)
 
 
-def test_class_folders_in_a_bucket_are_found_as_on_a_disk():
+def test_class_folders_in_a_bucket_are_found_as_on_a_disk(capsys: pytest.CaptureFixture):
     pytest.importorskip("upath")
     import fsspec
 
@@ -110,9 +110,18 @@ def test_class_folders_in_a_bucket_are_found_as_on_a_disk():
         ("memory:///bucket/pets/cats/more/2.png", "cats", ""),
         ("memory:///bucket/pets/dogs/3.png", "dogs", ""),
     ]
+    assert capsys.readouterr().out == ""
     before = list_images("memory://bucket")
     memory.pipe("/bucket/pets/dogs/3.png", b"another one")
     assert list_images("memory://bucket") != before
+
+    memory.pipe("/bucket/pets/4.png", b"")
+    memory.pipe("/bucket/.birds/1.png", b"")
+    list_images("memory://bucket")
+    assert capsys.readouterr().out == (
+        "left out: 1 image outside the class folders, such as 'pets/4.png'; "
+        "1 image in 1 folder whose name begins with a dot, such as '.birds'\n"
+    )
 
 
 def test_a_failing_server_is_asked_again(server: FileServer, impatient: None):

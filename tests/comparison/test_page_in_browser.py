@@ -46,12 +46,12 @@ def page(browser, page_file: Path) -> Iterator:
     """The open page. It must not log messages or send requests during a test."""
     messages, requests = [], []
     page = browser.new_page(viewport={"width": 1300, "height": 900})
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(300_000)
     page.on("console", lambda message: messages.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: messages.append(str(error)))
     page.on("request", lambda request: requests.append(request.url))
     page.goto(page_file.as_uri())
-    page.wait_for_function("charts.every((chart) => chart.view)")
+    settle(page)
     yield page
     page.wait_for_timeout(100)
     page.close()
@@ -65,9 +65,14 @@ def names_in_the_table(page) -> list[str]:
     )
 
 
+def settle(page) -> None:
+    """Wait until all charts are drawn, with what has changed."""
+    page.wait_for_function("charts.every((chart) => chart.view)")
+    page.evaluate("Promise.all(charts.map((chart) => chart.view.runAsync())).then(() => null)")
+
+
 def lines_of(page, title: str) -> int:
-    page.wait_for_timeout(100)
-    page.evaluate("Promise.all(charts.map((chart) => chart.view?.runAsync())).then(() => null)")
+    settle(page)
     figure = page.locator("figure", has_text=title)
     return figure.locator("svg.marks .mark-line path").count()
 
@@ -130,6 +135,7 @@ def test_pointing_at_a_line_names_its_experiment(page):
     page.locator("tbody tr", has_text="trial-00").locator("input").check()
     box = page.locator("figure", has_text="Loss, validation images").locator("svg.marks")
     box.scroll_into_view_if_needed()
+    settle(page)
     place = page.evaluate(
         "(({view, box}) => { const frame = box.querySelector('svg').getBoundingClientRect();"
         " const [x, y] = view.origin(); return [frame.x + x + view.scale('x')(2),"
@@ -173,7 +179,7 @@ def test_matrices_sheets_and_sweeps_are_shown(page):
     page.locator("#confusion svg.marks").wait_for()
     page.emulate_media(color_scheme="dark")  # renders everything again
     page.locator("#confusion svg.marks").wait_for()
-    page.wait_for_function("charts.every((chart) => chart.view)")
+    settle(page)
     page.locator("#sheets").scroll_into_view_if_needed()
     page.get_by_role("button", name="Validation predictions").press("Enter")
     assert "epoch 4" in page.locator("#sheets figcaption").inner_text()
@@ -193,5 +199,5 @@ def test_a_phone_does_not_scroll_sideways(page):
         page.locator(section).scroll_into_view_if_needed()
         page.wait_for_timeout(100)
         assert page.evaluate("document.documentElement.scrollWidth") <= 375, section
-    width = page.locator("figure svg.marks").first.bounding_box()["width"]
-    assert 200 < width <= 351
+    width = "document.querySelector('figure svg.marks').getBoundingClientRect().width"
+    page.wait_for_function(f"200 < {width} && {width} <= 351")

@@ -65,6 +65,12 @@ class Run:
                 self.process.send_signal(number)
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition is true, however long it takes: pytest ends a test that hangs."""
+    while not condition():
+        time.sleep(0.05)
+
+
 def copy(project: Project, folder: Path) -> Project:
     """Copy a project and its parent folder to a folder that does not exist yet."""
     shutil.copytree(project.root.parent, folder, symlinks=True)

@@ -19,7 +19,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from helpers.project import ON_FEATURES, Project, differing, sweep_text
-from helpers.running import Run, copy
+from helpers.running import Run, copy, wait_until
 
 # Name -> signal, and whether all processes get it (as from a terminal) or only the first one.
 SIGNALS = {
@@ -203,9 +203,7 @@ def test_a_stopped_run_leaves_the_branch_and_the_test_results(
         assert trained_project.files("dvclive/evaluate") != tested
         run.signal(signal.SIGTERM, to_all)
         run.process.wait()
-        deadline = time.monotonic() + 60
-        while "terminated" not in run.output and time.monotonic() < deadline:
-            time.sleep(0.1)
+        wait_until(lambda: "terminated" in run.output)
     assert trained_project.run("git", "symbolic-ref", "HEAD").stdout.strip() == "refs/heads/main"
     assert trained_project.files("dvclive/evaluate") == tested
 

@@ -275,10 +275,11 @@ BOMB = "refused within a second with a one-line error, nothing is written"
 def test_a_decompression_bomb_is_refused(tmp_path: Path, content):
     bomb = content(10 * GIBIBYTE)
     assert len(bomb) < 11 * MEBIBYTE
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InputError, match=r"unpacks to at least 10,737,418,240 bytes, more than 1"):
         unpacked(bomb, tmp_path)
-    assert time.monotonic() - start < 5  # unpacking it takes ten times as long
+    # Of the processor, which other programs do not lengthen; unpacking takes ten times as long.
+    assert time.process_time() - start < 5
     assert not list((tmp_path / "unpacked").iterdir())
 
 

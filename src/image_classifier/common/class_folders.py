@@ -1,6 +1,7 @@
 """Find images in class folders, optionally below train/validation/test folders."""
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from image_classifier.common.errors import InputError
@@ -10,6 +11,12 @@ SPLIT_NAMES = {
     **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
     **dict.fromkeys(("test", "testing"), "test"),
 }
+
+# Extensions of the formats that are decoded. In class folders, files with any extension are used.
+IMAGE_NAME = re.compile(
+    r"[^.].*\.(apng|avif|bmp|gif|ico|j2k|jfif|jp[2ex]|jpe?g|p[bfgnp]m|png|tga|tiff?|webp)",
+    re.DOTALL | re.IGNORECASE,
+)
 
 
 def find_class_folders(root: Path) -> dict[tuple[str, str], Path]:
@@ -21,7 +28,7 @@ def find_class_folders(root: Path) -> dict[tuple[str, str], Path]:
 
     Raises:
         InputError: if `root` does not exist, there are splits but no training split, or
-            `check_classes` finds an error.
+            `check_classes` finds an error. The error also describes images that are left out.
     """
     if not root.is_dir():
         raise InputError(f"{root} not found; allowed: a folder with one subfolder per class")
@@ -36,7 +43,11 @@ def find_class_folders(root: Path) -> dict[tuple[str, str], Path]:
     }
     if splits and "train" not in splits:
         raise InputError(f"{top}: found {', '.join(splits)}, but no 'train' folder")
-    check_classes(folders, top)
+    try:
+        check_classes(folders, top)
+    except InputError as error:
+        left_out = describe_left_out(top, folders.values())
+        raise InputError(f"{error}; {left_out}" if left_out else str(error)) from None
     return dict(sorted(folders.items()))
 
 
@@ -62,6 +73,33 @@ def check_classes(found: Collection[tuple[str, str]], place: object) -> None:
         raise InputError(
             f"{place}: found {len(classes)} class folders; allowed: two or more, each with images"
         )
+
+
+def describe_left_out(root: Path, class_folders: Iterable[Path]) -> str:
+    """A line about the images below `root` that are in none of its class folders, or "".
+
+    They are recognized by their extensions; hidden files do not count.
+    """
+    above = {parent for folder in class_folders for parent in folder.parents}
+    levels = {root, *(folder for folder in above if folder.is_relative_to(root))}
+    beside = sorted(path for level in levels for path in level.iterdir())
+    outside = [path for path in beside if _is_image(path) and path.is_file()]
+    in_hidden = {
+        path: images
+        for path in beside
+        if path.name.startswith(".") and path.is_dir()
+        if (images := sum(map(_is_image, path.rglob("*"))))
+    }
+    parts = []
+    if outside:
+        images = _count(len(outside), "image")
+        parts.append(f"{images} outside the class folders, such as {_name(outside[0], root)}")
+    if in_hidden:
+        images = _count(sum(in_hidden.values()), "image")
+        folders = _count(len(in_hidden), "folder")
+        name = _name(next(iter(in_hidden)), root)
+        parts.append(f"{images} in {folders} whose name begins with a dot, such as {name}")
+    return f"left out: {'; '.join(parts)}" if parts else ""
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -94,6 +132,19 @@ def _folders(folder: Path) -> list[Path]:
         for path in folder.iterdir()
         if path.is_dir() and not _hidden(path.name) and not _leads_back(path)
     )
+
+
+def _is_image(path: Path) -> bool:
+    return bool(IMAGE_NAME.fullmatch(path.name))
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _name(path: Path, root: Path) -> str:
+    """The path below `root`, quoted, so that it prints in a line whatever its characters are."""
+    return repr(path.relative_to(root).as_posix())
 
 
 def _leads_back(path: Path) -> bool:

@@ -8,7 +8,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from image_classifier.common.class_folders import SPLIT_NAMES, check_classes, find_class_folders
+from image_classifier.common.class_folders import (
+    SPLIT_NAMES,
+    check_classes,
+    describe_left_out,
+    find_class_folders,
+)
 from image_classifier.common.errors import InputError
 
 LISTING = "images.csv"  # in data/raw, instead of images
@@ -71,7 +76,7 @@ def read(url: str) -> bytes:
 
 
 def list_images(source: str) -> list[RemoteImage]:
-    """List the images of a dataset, sorted by URL.
+    """List the images of a dataset, sorted by URL, and print which ones of a bucket are left out.
 
     `source` is a folder in a bucket with class folders as in `class_folders`, or a local or remote
     CSV file with the columns url, class and optionally split.
@@ -127,7 +132,11 @@ def _in_bucket(source: str) -> Iterator[RemoteImage]:
         raise _not_installed(source, error) from None
 
     filesystem.ls(path)  # raises an error with the reason; `UPath.is_dir` hides it
-    for (split, class_name), folder in find_class_folders(UPath(source)).items():
+    root = UPath(source)
+    class_folders = find_class_folders(root)
+    if left_out := describe_left_out(root, class_folders.values()):
+        print(left_out, flush=True)
+    for (split, class_name), folder in class_folders.items():
         for file, details in filesystem.find(folder.path, detail=True).items():
             below = file.removeprefix(f"{folder.path.rstrip('/')}/")
             if not any(part.startswith(".") for part in below.split("/")):

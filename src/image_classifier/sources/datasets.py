@@ -15,7 +15,11 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from image_classifier.common.class_folders import find_class_folders, find_files
+from image_classifier.common.class_folders import (
+    describe_left_out,
+    find_class_folders,
+    find_files,
+)
 from image_classifier.common.disk import enough_space
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import DownloadParams
@@ -112,11 +116,16 @@ DATASETS = {
 
 
 def _copy_class_folders(source: Path, folder: Path, name: str) -> None:
-    """Copy class folders to `<split>/<class>/...`; errors call the source `name`."""
+    """Copy class folders to `<split>/<class>/...`, and print which images are left out.
+
+    Errors call the source `name`.
+    """
     try:
         class_folders = find_class_folders(source)
     except InputError as error:
         raise InputError(str(error).replace(str(source), name)) from None
+    if left_out := describe_left_out(source, class_folders.values()):
+        print(left_out, flush=True)
     files = [
         (file, folder / split / class_name / file.relative_to(class_folder))
         for (split, class_name), class_folder in class_folders.items()

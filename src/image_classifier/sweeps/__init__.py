@@ -7,6 +7,7 @@ trials       the processes, each in its own copy of the repository, and a pool o
 worker       the program that runs in such a process
 ray_pool     a pool whose processes run on the machines of a Ray cluster
 ray_trials   the remote side of such a process
+ray_files    the files of a sweep on such a machine, and their removal
 plots        plots of a sweep
 table        the printed table of trials
 

@@ -30,7 +30,6 @@ from image_classifier.sweeps.trials import TrialError, TrialPool, run_trial
 PREPARED = ("download", "prepare")  # stages whose outputs the trials read
 MOST_LOSSES = 5  # machines one trial may lose before it fails: it may be crashing them itself
 READY_SECONDS = 20  # without a ready machine, before a message is printed
-CLOSING_SECONDS = 10  # for machines to stop their trials and clean up
 
 
 class MachineLostError(Exception):
@@ -45,7 +44,7 @@ class RemoteProcess:
     def __init__(self, ray: ModuleType, gpus: float) -> None:
         """Request a process; it starts as soon as a machine has a free CPU, and `gpus` GPUs."""
         self._ray = ray
-        self.actor = ray.remote(num_cpus=1, num_gpus=gpus, max_concurrency=2)(RemoteTrials).remote()
+        self.actor = ray.remote(num_cpus=1, num_gpus=gpus)(RemoteTrials).remote()
 
     def open(self, assignment: Assignment) -> None:
         """Wait until the process has started, and make it ready for trials.
@@ -166,13 +165,10 @@ class ClusterPool:
         raise TrialError(f"lost its machine {MOST_LOSSES} times")
 
     def close(self) -> None:
-        """Stop all processes and remove their files."""
+        """Kill all processes; their machines then remove the files, within seconds."""
         with self._change:
             self._closed = True
             processes = list(self._processes)
-        with suppress(Exception):  # many types of error mean that Ray has stopped
-            closing = [process.actor.close.remote() for process in processes if process.machine]
-            self._ray.wait(closing, num_returns=len(closing), timeout=CLOSING_SECONDS)
         for process in processes:
             process.kill()
         self._idle.put(None)

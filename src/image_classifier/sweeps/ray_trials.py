@@ -1,14 +1,11 @@
 """Run trials of a sweep on another machine, which shares no disk with this one."""
 
-import fcntl
 import json
 import os
-import shutil
 import socket
 import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -21,6 +18,7 @@ from image_classifier.common.errors import InputError
 from image_classifier.experiments.store import LOCK_LOADER
 from image_classifier.outputs.git import git, pack_tree, unpack
 from image_classifier.preparation.ray_cluster import differing_versions
+from image_classifier.sweeps.ray_files import base_folder, begin_use, remove_unused
 from image_classifier.sweeps.trials import TrialProcess
 
 BLOCK_BYTES = 2**24  # sent at a time
@@ -49,7 +47,7 @@ class RemoteTrials:
     """A `TrialProcess` on a machine of a cluster, as a Ray actor.
 
     Files sent to the machine are stored below its temporary folder, once for all actors of a
-    sweep. The last actor removes them; if the actors were killed, the next sweep does.
+    sweep. They are removed when the last actor has been killed: see `ray_files`.
 
     Methods that fail return {"error": one line, "output": the printed text}: an exception raised
     in an actor would have Ray's traceback in its message.
@@ -79,21 +77,12 @@ class RemoteTrials:
         """The contents of pieces of outputs."""
         return read_pieces(self._cache, pieces)
 
-    def close(self) -> None:
-        """Stop the trial at once, even while another method waits for it, and clean up."""
-        if self._trials:
-            self._trials.close()
-            shutil.rmtree(self._trials.folder.parent, ignore_errors=True)
-        if self._in_use:
-            self._in_use.close()
-            remove_unused(_temporary_folder())
-
     def _open(self, assignment: Assignment) -> dict:
         import ray
 
         if differing := differing_versions(assignment.versions):
             raise InputError(differing)
-        base = _temporary_folder()
+        base = base_folder()
         # Includes the node: one machine may run two nodes, for different accelerators.
         name = f"{assignment.sweep}-{ray.get_runtime_context().get_node_id()}"
         self._in_use = begin_use(base, name)
@@ -203,27 +192,3 @@ def write_pieces(
         cache.add([*complete.values()], LocalFileSystem(), [*complete], hardlink=True)
     for path in complete.values():
         Path(path).unlink()
-
-
-def _temporary_folder() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"image-classifier-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder
-
-
-def begin_use(base: Path, name: str) -> IO:
-    """Protect the folder `name` from `remove_unused` while the returned file is open."""
-    with FileLock(base / "lock"):
-        file = (base / f"{name}.in_use").open("w")
-        fcntl.flock(file, fcntl.LOCK_SH)
-        return file
-
-
-def remove_unused(base: Path) -> None:
-    """Remove the folders that no process uses, including those of killed processes."""
-    with FileLock(base / "lock"):
-        for path in base.glob("*.in_use"):
-            with path.open() as file, suppress(BlockingIOError):
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-                path.unlink()
