@@ -29,7 +29,7 @@ def main() -> None:
     trained = load_model(MODEL_FILE)
     steps.check_classes(trained, class_names)
     probabilities = predict_probabilities(trained.network, test.views)
-    steps.check_against_files(trained, test, probabilities, params.check_images)
+    steps.check_against_files(trained, test, params.check_images)
 
     with replacing(EVALUATE_LOG) as folder, StageLog(EVALUATE_LOG, folder) as live:
         mistakes = steps.log_test_results(live, test, probabilities, class_names, params)
