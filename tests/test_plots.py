@@ -252,6 +252,39 @@ def test_what_is_not_a_number_or_zero_leaves_the_rest(draw: Callable, template: 
     assert drawn.axis("Y")[0] > -1
 
 
+def samples(rev: str, device: str, *values: float, start: int = 1_700_000_000_000) -> list[dict]:
+    """Rows of a TSV of the monitor, one for each second."""
+    return [
+        {
+            "timestamp": str(start + 1000 * second),
+            "use": str(value),
+            "rev": rev,
+            "filename": f"{device}/use.tsv",
+            "field": "use",
+        }
+        for second, value in enumerate(values)
+    ]
+
+
+def test_devices_differ_and_are_named_only_if_there_are_several(draw: Callable):
+    files = ("cpu/use.tsv", "gpu/use.tsv")
+    rows = samples("a", "cpu", 50, 60, 5) + samples("a", "gpu", 90, 80, 9, start=1_700_000_000_020)
+    rows += samples("b", "cpu", 40, 30, 20, 2)
+    drawn = draw("seconds_since_start", "timestamp", "use", rows, files=files)
+    assert {"CPU", "GPU", "a", "b"} <= set(drawn.texts(".role-legend-label"))
+    lines = drawn.lines()
+    assert len(lines) == 3
+    for label, dashes in lines:
+        assert ("GPU" in label) == (dashes == "4,3")
+    # The last sample of each line, which covers less than a second, is left out.
+    assert drawn.axis("X") == (0, 2) and drawn.axis("Y") == (0, 90)
+
+    rows = [row for row in rows if "cpu" in row["filename"]]
+    drawn = draw("seconds_since_start", "timestamp", "use", rows, files=files)
+    assert len(drawn.lines()) == 2
+    assert {"CPU", "GPU"}.isdisjoint(drawn.texts(".role-legend-label"))
+
+
 def test_a_single_epoch_is_a_point_and_epochs_are_whole(draw: Callable):
     drawn = draw("lines", "step", "loss", curve("a", [0.5]) + curve("b", [0.7]), files=LOSSES)
     seen = drawn._page.locator(".mark-symbol.role-mark path[aria-label*=step]").evaluate_all(

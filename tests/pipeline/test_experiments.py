@@ -196,7 +196,7 @@ def test_a_model_that_contradicts_the_prepared_data_is_detected(project: Project
     array = np.load(project.root / "data/prepared/test-00000.npy")
     np.save(project.root / "data/prepared/test-00000.npy", 255 - array)
     (line,) = project.run("python", "src/evaluate.py", fails=True).stderr.splitlines()
-    assert line.startswith("error: data/raw/") and "gives probabilities that differ by" in line
+    assert line.startswith("error: data/raw/") and ": its pixels differ on average by" in line
 
 
 def test_arrays_for_another_network_are_an_error(project: Project):

@@ -5,9 +5,10 @@ Settings for other projects, in `~/.keras/keras.json` or the environment, do not
 
 import gc
 import os
+import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 # Environment variables that change what is computed.
@@ -18,32 +19,37 @@ CHANGING_RESULTS = (
     *("DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE", "TF_SET_ONEDNN_FPMATH_MODE"),
 )
 NVIDIA_DEVICES = ("/dev/nvidiactl", "/dev/dxg")  # on Linux, and on WSL
+HIDDEN = ("", "-1")  # values of CUDA_VISIBLE_DEVICES
 
 
 @contextmanager
-def _quiet_without_gpu() -> Iterator[None]:
-    """Silence file descriptor 2 on machines without an NVIDIA GPU.
+def _quiet() -> Iterator[None]:
+    """Hold back what is written to file descriptor 2, and drop it unless the process crashes.
 
-    There TensorFlow's native code prints long messages about missing CUDA, which neither its log
-    level nor `sys.stderr` controls.
+    TensorFlow's native code prints long messages during its import, such as about oneDNN and
+    missing CUDA, which neither its log level nor `sys.stderr` controls. But if it aborts, for
+    example on a processor without AVX, the message is the reason: another process holds the lines
+    back, and prints them if this one ends.
     """
-    if any(map(os.path.exists, NVIDIA_DEVICES)):
-        yield
-        return
     sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+    kept = os.dup(2)
+    keeper = subprocess.Popen(["tail", "-n", "50"], stdin=subprocess.PIPE, stdout=kept)
+    os.dup2(keeper.stdin.fileno(), 2)
     try:
         yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-        os.close(nowhere)
+        keeper.kill()
+        keeper.communicate()
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # oneDNN is off by default on AMD processors, where it was 1.2 to 1.9 times as fast.
 os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+# By default a process takes all memory of all GPUs: none would be left for a second one, such as
+# another trial of a sweep, and the chart of memory would say nothing.
+os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["MPLBACKEND"] = "agg"  # Keras imports matplotlib
 for name in CHANGING_RESULTS:
@@ -52,10 +58,10 @@ keras_home = os.environ.get("KERAS_HOME")
 os.environ["KERAS_HOME"] = os.devnull  # has no keras.json, so Keras uses its own defaults
 # Garbage collection of these modules' million objects would take a second, here and at exit.
 gc.disable()
-with _quiet_without_gpu():
+with nullcontext() if os.environ["TF_CPP_MIN_LOG_LEVEL"] in ("0", "1") else _quiet():
     import tensorflow as tf
 
-    tf.config.list_physical_devices("GPU")  # makes TensorFlow look for CUDA now
+    gpus = tf.config.list_physical_devices("GPU")  # makes TensorFlow look for CUDA now
 
 import keras  # noqa: E402  (after the settings)
 from keras.src.backend import config  # noqa: E402
@@ -70,6 +76,14 @@ with suppress(OSError):
 
 gc.freeze()
 gc.enable()
+
+has_driver = any(map(os.path.exists, NVIDIA_DEVICES))
+if has_driver and not gpus and os.environ.get("CUDA_VISIBLE_DEVICES") not in HIDDEN:
+    print(
+        "warning: TensorFlow cannot use this machine's GPU: `pip install 'tensorflow[and-cuda]'` "
+        "installs CUDA; with TF_CPP_MIN_LOG_LEVEL=0, TensorFlow prints what is missing",
+        file=sys.stderr,
+    )
 
 
 def make_deterministic(seed: int) -> None:

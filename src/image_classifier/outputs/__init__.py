@@ -6,6 +6,7 @@ model_file       saves and loads models/model.keras
 model_contents   checks that a model file contains nothing harmful
 metadata         the metadata in a model file
 live             adapts DVCLive
+gpu_use          reads the use and the memory of GPUs
 report           renders the charts of report.html
 result_files     replaces a stage's result files as a whole
 prediction_log   logs a model's predictions, in both stages

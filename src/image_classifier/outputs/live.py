@@ -15,13 +15,14 @@ from dvc_render.html import render_html
 from dvclive import Live, report
 from dvclive.env import DVC_ROOT
 from dvclive.live import logger, mark_dvclive_only_ended
-from dvclive.monitor_system import NVMLError, _SystemMonitor
+from dvclive.monitor_system import _SystemMonitor
 from dvclive.plots import NumpyEncoder
 from dvclive.serialize import dump_json
 from dvclive.utils import catch_and_warn
 from PIL import Image
 
 from image_classifier.outputs.git import name_the_committer
+from image_classifier.outputs.gpu_use import GpuUse
 from image_classifier.outputs.report import TEMPLATES, charts, newest_images
 from image_classifier.outputs.result_files import (
     empty_files,
@@ -155,9 +156,11 @@ class SystemLog(Live):
 
 
 class _Monitor(_SystemMonitor):
-    """DVCLive's thread, which by itself reads nothing on a machine without an NVIDIA driver."""
+    """DVCLive's thread, with the same files for any number of GPUs.
 
-    _has_gpu = True
+    By itself it reads nothing on a machine without an NVIDIA driver, and otherwise writes files for
+    each GPU, which are new on another machine and so would be in no hidden experiment.
+    """
 
     def __init__(self, live: Live, **options: object) -> None:
         self._ended = Event()
@@ -169,16 +172,13 @@ class _Monitor(_SystemMonitor):
 
     def _monitoring_loop(self) -> None:
         try:
+            self._gpu_use = GpuUse()
             super()._monitoring_loop()
         finally:
             self._ended.set()
 
     def _get_gpu_info(self) -> dict[str, float]:
-        try:
-            return super()._get_gpu_info() if self._has_gpu else {}
-        except NVMLError:
-            self._has_gpu = False
-            return {}
+        return self._gpu_use.read()
 
 
 def rounded(value: float) -> float:
