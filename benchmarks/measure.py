@@ -112,8 +112,18 @@ def workers(count: int) -> Iterator[str]:
             cluster.shutdown()
 
 
+def clone(folder: Path) -> None:
+    """Clone this project into a new folder, as a Git repository of its own."""
+    show = ["git", "rev-parse", "--show-toplevel", "--show-prefix"]
+    top, prefix = run(show, REPOSITORY).output.splitlines()
+    run(["git", "clone", "--quiet", top, str(folder)], REPOSITORY)
+    if prefix:  # in a folder of a larger repository
+        command = ["git", "commit-tree", "-m", "Project", f"HEAD:{prefix}"]
+        run(["git", "reset", "--quiet", "--hard", run(command, folder).output.strip()], folder)
+
+
 def make_project(folder: Path, preset: str, photos: Path, **changes: object) -> Path:
-    """Clone this repository into a new folder, as a user would, and choose parameters.
+    """Clone this project into a new folder, as a user would, and choose parameters.
 
     Args:
         folder: must not exist yet.
@@ -121,7 +131,7 @@ def make_project(folder: Path, preset: str, photos: Path, **changes: object) -> 
         photos: path of the images.
         changes: values of parameters, such as `model__weights="random"`.
     """
-    run(["git", "clone", "--quiet", str(REPOSITORY), str(folder)], Path.cwd())
+    clone(folder)
     shutil.copy(folder / "presets" / f"{preset}.yaml", folder / "params.yaml")
     values = {"download.dataset": "image_folder", "download.source": photos}
     values |= {name.replace("__", "."): value for name, value in changes.items()}

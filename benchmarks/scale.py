@@ -23,7 +23,16 @@ from pathlib import Path
 from statistics import fmean, median
 
 from growth import unpack
-from measure import REPOSITORY, describe_machine, make_project, run, table, temporary_folder, wrap
+from measure import (
+    REPOSITORY,
+    clone,
+    describe_machine,
+    make_project,
+    run,
+    table,
+    temporary_folder,
+    wrap,
+)
 from ruamel.yaml import YAML
 
 DOCUMENT = REPOSITORY / "docs/capacity.md"
@@ -91,7 +100,7 @@ def seconds(value: float) -> str:
 def measure_experiments(folder: Path, counts: list[int]) -> list[str]:
     """Time commands with no, some and many hidden experiments, and after archiving most of them."""
     project = folder / "project"
-    run(["git", "clone", "--quiet", str(REPOSITORY), str(project)], folder)
+    clone(project)
     run(["dvc", "exp", "run"], project)
     run(["dvc", "exp", "remove", "--all-commits"], project)
     run(["git", "add", "--all"], project)
@@ -288,7 +297,7 @@ def measure_files(folder: Path, counts: list[int]) -> list[str]:
     rows: dict[str, list[str]] = {}
     for number, (_, count, write) in enumerate(ways):
         project = folder / f"{number}"
-        run(["git", "clone", "--quiet", str(REPOSITORY), str(project)], folder)
+        clone(project)
         write(project / "data/raw", count)
         (project / "data/unreadable.csv").write_text("path,reason\n")
         for name, command in file_commands(project):

@@ -59,7 +59,7 @@ def parse_arguments() -> argparse.Namespace:
         type=lambda name: Path(name).absolute(),
         default=REPOSITORY / "experiments.html",
         metavar="FILE",
-        help="page to write (default: experiments.html at the top of this repository)",
+        help="page to write (default: experiments.html in the project's folder)",
     )
     return parser.parse_args()
 

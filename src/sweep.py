@@ -19,6 +19,7 @@ from image_classifier.common.errors import InputError
 from image_classifier.common.params import read_params
 from image_classifier.common.progress import progress_bar
 from image_classifier.experiments.arguments import positive
+from image_classifier.outputs.git import project_tree
 from image_classifier.preparation.ray_cluster import connect
 from image_classifier.sweeps.trials import PREPARE_PARAMETERS, TrialPool
 
@@ -53,7 +54,7 @@ def main() -> None:
         runner.locked(arguments.file),
         # Outside the pool: closing the pool ends the trials that the executor waits for.
         ThreadPoolExecutor(jobs) as executor,
-        closing(make_pool(copies, jobs, snapshot.source, snapshot.cache)) as pool,
+        closing(make_pool(copies, jobs, project_tree(snapshot.source), snapshot.cache)) as pool,
     ):
         results.mkdir(exist_ok=True)
         identity = runner.identify(snapshot, pool.prepared, sweep)
@@ -62,7 +63,7 @@ def main() -> None:
         print(f"{arguments.file}: {done} of {trial_count} trials are done")
 
         name = runner.short_name(results.name, identity)
-        sweep_runner = runner.SweepRunner(study, sweep, pool, snapshot.parent, name)
+        sweep_runner = runner.SweepRunner(study, sweep, pool, snapshot, name)
         deadline = time.monotonic() + (arguments.timeout or math.inf)
         trials = sweep_runner.run(executor, jobs, trial_count, deadline)
         # A Ray cluster prints lines of its own, and so does the preparation of other data.

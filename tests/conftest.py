@@ -73,9 +73,11 @@ def finished(
 
 
 @pytest.fixture
-def trained_project(finished: Project, tmp_path: Path) -> Project:
-    """A copy of the project `finished` for this test."""
-    return finished.copy(tmp_path / "a path, with spaces")
+def trained_project(finished: Project, tmp_path: Path, request: pytest.FixtureRequest) -> Project:
+    """A copy of the project `finished` for this test; see `helpers.project.LAYOUTS`."""
+    layout = getattr(request, "param", "top")
+    copy = {"top": finished.copy, "folder": finished.nest}[layout]
+    return copy(tmp_path / "a path, with spaces")
 
 
 @pytest.fixture(scope="module")

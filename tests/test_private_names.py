@@ -46,7 +46,7 @@ USED = {
     "dvclive": "report",
     "dvclive.env": "DVC_ROOT",
     "dvclive.live": "logger mark_dvclive_only_ended",
-    "dvclive.live.Live": "make_summary make_report save_dvc_exp",
+    "dvclive.live.Live": "end make_summary make_report save_dvc_exp",
     "dvclive.monitor_system": "_SystemMonitor",
     "dvclive.monitor_system._SystemMonitor": "end _monitoring_loop _get_gpu_info",
     "dvclive.plots": "NumpyEncoder",
@@ -68,9 +68,9 @@ KEYWORDS = {
 }
 # Attributes of a `Live` object that src/image_classifier/outputs/live.py reads or sets.
 LIVE_ATTRIBUTES = (
-    *("_step", "_inside_with", "_save_dvc_exp", "_dvc_repo", "_exp_name", "_exp_message"),
-    *("_include_untracked", "_system_monitor", "summary", "dir", "metrics_file", "params_file"),
-    *("plots_dir", "report_file", "step"),
+    *("_step", "_inside_with", "_inside_dvc_exp", "_save_dvc_exp", "_dvc_repo", "_exp_name"),
+    *("_exp_message", "_include_untracked", "_system_monitor", "summary", "dir", "metrics_file"),
+    *("params_file", "plots_dir", "report_file", "step"),
 )
 LIBRARIES = ("dvc", "dvclive", "dvc_data", "dvc_objects", "dvc_render")
 

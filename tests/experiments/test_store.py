@@ -78,6 +78,27 @@ def test_files_are_read_from_git_and_from_the_cache(project: Project):
             experiment.read(path)
 
 
+def test_files_of_a_project_in_a_folder_of_a_larger_repository(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    nested = project.nest(tmp_path / "larger")
+    monkeypatch.chdir(nested.root)
+    files = {"metrics.json": "{}", "plots/a.tsv": "step"}
+    save_experiment(nested, "made", files, {"table.csv": b"1"})
+    # A commit without the folder of this project.
+    without = nested.run("git", "commit-tree", "HEAD:src", "-m", "Test").stdout.strip()
+    at_top = Project(nested.top, tmp_path / "home")
+    save_experiment(at_top, "other", {"metrics.json": "of another project"}, time=1)
+    made, other, earlier = find_experiments(["made", "other", without])
+    assert made.read("metrics.json") == b"{}" and made.read("table.csv") == b"1"
+    assert made.find("plots") == ["plots/a.tsv"]
+    assert other.read("params.yaml") == (nested.root / "params.yaml").read_bytes()
+    assert earlier.find("src") == []
+    for experiment in (other, earlier):
+        with pytest.raises(FileNotFoundError):
+            experiment.read("metrics.json")
+
+
 def test_files_removed_from_the_cache_are_missing(project: Project):
     save_experiment(project, "emptied", {}, {"table.csv": b"1", "images": {"a.png": b"2"}})
     shutil.rmtree(project.root / ".dvc/cache/files")

@@ -46,7 +46,7 @@ def save_experiment(
         "data 4\ntest",
         f"from {baseline}",
         *(
-            f'M 100644 inline "{path}"\ndata {len(text.encode())}\n{text}'
+            f'M 100644 inline "{project.prefix}{path}"\ndata {len(text.encode())}\n{text}'
             for path, text in files.items()
         ),
         "",

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from ruamel.yaml import YAML
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -74,6 +75,9 @@ OTHER_VARIABLES = {
     "DVCLIVE_TEST": "1",
     "MPLBACKEND": "Qt4Agg",  # which matplotlib no longer has
 }
+# Runs a test in a project at the top of its Git repository, and in one in a folder of a larger one.
+LAYOUTS = pytest.mark.parametrize("trained_project", ["top", "folder"], indirect=True)
+IN_A_FOLDER = pytest.mark.parametrize("trained_project", ["folder"], indirect=True)
 ALL_STAGES = ["download", "prepare", "train", "evaluate"]
 
 
@@ -105,8 +109,15 @@ def one_error(output: str) -> str:
 class Project:
     """A copy of this repository, as its own Git repository, in which commands are run."""
 
-    def __init__(self, root: Path, home: Path) -> None:
-        self.root = root
+    def __init__(self, top: Path, home: Path, prefix: str = "") -> None:
+        """
+        Args:
+            top: the Git repository.
+            home: the home folder of all commands.
+            prefix: path of the project in the Git repository, ending in "/"; "": at the top.
+        """
+        self.top, self.prefix = top, prefix
+        self.root = top / prefix
         programs = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
         kept = {key: value for key, value in os.environ.items() if key[:4] not in ("DVC_", "GIT_")}
         self.environment = {
@@ -120,10 +131,25 @@ class Project:
             "GIT_COMMITTER_EMAIL": "test@example.org",
         }
 
-    def copy(self, root: Path) -> "Project":
-        """Copy the project to a folder that does not exist yet; the home folder is shared."""
-        shutil.copytree(self.root, root, symlinks=True)
-        return Project(root, Path(self.environment["HOME"]))
+    def copy(self, top: Path) -> "Project":
+        """Copy the Git repository to a folder that does not exist yet; share the home folder."""
+        shutil.copytree(self.top, top, symlinks=True)
+        return Project(top, Path(self.environment["HOME"]), self.prefix)
+
+    def nest(self, top: Path) -> "Project":
+        """Copy the project into a folder of a new, larger Git repository with other files."""
+        nested = Project(top, Path(self.environment["HOME"]), prefix="team/pets, all/")
+        shutil.copytree(
+            self.root, nested.root, symlinks=True, ignore=shutil.ignore_patterns(".git")
+        )
+        for name in ("README.md", "src/train.py", "team/notes ü.txt", "team/pets/params.yaml"):
+            (top / name).parent.mkdir(parents=True, exist_ok=True)
+            (top / name).write_text("of another project\n", encoding="utf-8")
+        # As in other collections of projects; it hides the .gitignore files of data/ and models/.
+        (top / ".gitignore").write_text("data/\nmodels/\n", encoding="utf-8")
+        nested.run("git", "init", "--quiet", "--initial-branch", "main", str(top))
+        nested.commit()
+        return nested
 
     def run(self, *command: str, fails: bool = False) -> subprocess.CompletedProcess:
         """Run a command in the project's root; it must fail if `fails`, else succeed."""
@@ -193,6 +219,13 @@ class Project:
         """Check that two revisions differ only in measurements of the machine."""
         changed = self.run("git", "diff", "--name-only", *revisions).stdout.splitlines()
         assert all("dvclive/system/" in path for path in changed), changed
+
+    def check_other_files(self, *revisions: str) -> None:
+        """Check that revisions differ from HEAD only in files of the project."""
+        for revision in revisions:
+            changed = self.run("git", "diff", "--name-only", "-z", "HEAD", revision).stdout
+            paths = changed.split("\0")[:-1]
+            assert [path for path in paths if not path.startswith(self.prefix)] == []
 
     def write_sweep(self, *parameters: str, **settings: object) -> None:
         """Write and commit the sweep file sweeps/quick.yaml: see `sweep_text`."""

@@ -16,7 +16,7 @@ class Run:
     """A command in its own process group."""
 
     def __init__(self, project: Project, command: tuple[str, ...]) -> None:
-        self._log = project.root.parent / f"{time.time_ns()}.log"
+        self._log = project.top.parent / f"{time.time_ns()}.log"
         with self._log.open("w") as log:
             self.process = subprocess.Popen(
                 command,
@@ -72,6 +72,6 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def copy(project: Project, folder: Path) -> Project:
-    """Copy a project and its parent folder to a folder that does not exist yet."""
-    shutil.copytree(project.root.parent, folder, symlinks=True)
-    return Project(folder / project.root.name, folder / "home")
+    """Copy a project and the folder it is in to a folder that does not exist yet."""
+    shutil.copytree(project.top.parent, folder, symlinks=True)
+    return Project(folder / project.top.name, folder / "home", project.prefix)

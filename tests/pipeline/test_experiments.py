@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from helpers.images import write_image
 from helpers.made_experiments import data_of
-from helpers.project import ALL_STAGES, ON_FEATURES, Project, differing, stages_run
+from helpers.project import ALL_STAGES, IN_A_FOLDER, ON_FEATURES, Project, differing, stages_run
 from image_classifier.outputs.model_file import load_model
 
 
@@ -158,6 +158,29 @@ def test_after_a_script_run_directly_dvc_runs_the_later_stages(project: Project)
     status = project.run("dvc", "status").stdout
     assert "evaluate:" in status and "train:" not in status
     assert stages_run(project.run("dvc", "repro").stdout) == ["evaluate"]
+
+
+@IN_A_FOLDER
+def test_a_project_in_a_folder_of_a_larger_repository(project: Project):
+    project.run("git", "rm", "-r", "--quiet", "--cached", "dvclive/system")  # as with a new GPU
+    project.run("git", "commit", "--quiet", "--message", "Test")
+    assert project.experiment("train.dropout=0.5") == ["train", "evaluate"]
+    (changed,) = set(project.experiments())
+    tracked = project.run("git", "ls-tree", "-r", "--name-only", changed).stdout
+    assert "dvclive/system/metrics.json" in tracked
+
+    project.run("python", "src/train.py")
+    revisions = set(project.experiments())
+    assert len(revisions) == 2
+    project.check_other_files(*revisions)
+
+    project.run("git", "checkout", "--quiet", ".")
+    project.run("dvc", "exp", "apply", changed)
+    assert "up to date" in project.run("dvc", "status").stdout
+    assert "dropout: 0.5" in (project.root / "params.yaml").read_text()
+    project.run("python", "src/report.py", changed, "HEAD")
+    data = data_of(project.root / "experiments.html")
+    assert [experiment["problems"] for experiment in data["experiments"]] == [[], []]
 
 
 def test_predictions_equal_those_of_the_evaluation(project: Project):

@@ -11,6 +11,7 @@ import pytest
 from helpers.project import (
     ALL_STAGES,
     AUGMENTED,
+    LAYOUTS,
     ON_FEATURES,
     OTHER_KERAS,
     OTHER_VARIABLES,
@@ -159,6 +160,7 @@ def probabilities(files: dict[str, bytes]) -> dict[str, list[float]]:
     return {path: [float(figure) for figure in figures] for path, _, _, *figures in rows}
 
 
+@LAYOUTS
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "rates",
@@ -213,3 +215,4 @@ def check_experiments(project: Project, rates: tuple[str, str]) -> None:
         project.run("dvc", "exp", "run", "--name", f"alone-{name}", "-S", change)
         commits = project.experiment_commits()
         project.check_same(commits[name], commits[f"alone-{name}"])
+        project.check_other_files(commits[name])

@@ -7,8 +7,9 @@ from contextlib import closing, suppress
 
 import psutil
 import pytest
+from ruamel.yaml import YAML
 
-from helpers.project import Project, differing, sweep_text
+from helpers.project import IN_A_FOLDER, LAYOUTS, Project, differing, sweep_text
 from helpers.running import Run, wait_until
 
 SEARCHED = (
@@ -29,6 +30,7 @@ def names_of(project: Project) -> list[str]:
     return project.run("dvc", "exp", "list", "--name-only").stdout.split()
 
 
+@LAYOUTS
 def test_trials_are_experiments_that_repeat(sweep: Project):
     before = sweep.files("models", "dvclive", "data", ".dvc/config")
     sweep.run("python", "src/sweep.py", "sweeps/quick.yaml", "--jobs", "2")
@@ -54,11 +56,28 @@ def test_trials_are_experiments_that_repeat(sweep: Project):
     sweep.run("dvc", "exp", "run", "--name", "twin", *changes)
     commits = sweep.experiment_commits()
     sweep.check_same(commits[trial], commits["twin"])
+    sweep.check_other_files(commits[trial])
 
     # All files of a trial can be restored.
     sweep.run("git", "reset", "--quiet", "--hard")
     sweep.run("dvc", "exp", "apply", trials[0]["experiment"])
     assert "up to date" in sweep.run("dvc", "status").stdout
+    assert sweep.experiment() == []
+
+
+@IN_A_FOLDER
+@pytest.mark.slow
+def test_trials_are_complete_in_a_sparse_checkout(sweep: Project):
+    sweep.run("git", "-C", str(sweep.top), "sparse-checkout", "set", sweep.prefix)
+    assert not (sweep.top / "src").exists()
+    sweep.run("python", "src/sweep.py", "sweeps/quick.yaml", "--trials", "1")
+    (trial,) = sweep.trials()
+    revision = sweep.experiment_commits()[trial["experiment"]]
+    sweep.check_other_files(revision)
+    shown = sweep.run("git", "show", f"{revision}:./dvclive/train/params.yaml").stdout
+    assert float(YAML().load(shown)["train"]["learning_rate"]) == float(
+        trial["train.learning_rate"]
+    )
 
 
 @pytest.mark.slow
@@ -192,6 +211,7 @@ def queue_status(project: Project) -> str:
     return project.run("dvc", "queue", "status").stdout
 
 
+@LAYOUTS
 @pytest.mark.slow
 def test_the_queue_of_dvc_works_too(sweep: Project):
     sweep.run("dvc", "exp", "run", "--queue", "-S", "train.learning_rate=0.1,0.01")
@@ -206,3 +226,4 @@ def test_the_queue_of_dvc_works_too(sweep: Project):
         for data in sweep.experiments().values()
     )
     assert found == [0.01, 0.1]
+    sweep.check_other_files(*sweep.experiment_commits().values())

@@ -19,6 +19,7 @@ from dvc.repo.experiments.utils import exp_refs
 from dvc.scm import RevError, SCMError, resolve_rev
 
 from image_classifier.common.errors import InputError
+from image_classifier.outputs.git import project_prefix
 
 # The loader of libyaml, if PyYAML has it, is ten times as fast: 0.5 s for a hundred dvc.lock.
 LOCK_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -30,15 +31,21 @@ class Experiment:
     Paths are relative to the root of the pipeline, with forward slashes.
     """
 
-    def __init__(self, repo: Repo, revision: str, name: str) -> None:
+    def __init__(self, repo: Repo, prefix: str, revision: str, name: str) -> None:
+        """
+        Args:
+            repo: the project.
+            prefix: from `project_prefix`.
+            revision: Git's hash, 40 hexadecimal digits.
+            name: to be shown.
+        """
         self.name = name
-        self.revision = revision  # Git's hash, 40 hexadecimal digits
+        self.revision = revision
         # libgit2 directly: DVC's file system on top of it is ten times slower for small files.
         commit = repo.scm.pygit2.repo[revision].peel(pygit2.Commit)
         self.created = datetime.fromtimestamp(commit.commit_time, timezone.utc)
         self._cache = repo.cache.local
-        root = Path(repo.root_dir).relative_to(repo.scm.root_dir).as_posix()
-        self._tree = commit.tree if root == "." else commit.tree / root
+        self._prefix, self._tree = prefix, commit.tree
 
     def read(self, path: str) -> bytes:
         """Read a file.
@@ -93,6 +100,7 @@ class Experiment:
 
     def _tracked(self, path: str) -> pygit2.Object | None:
         """Git's object at a path: a `Blob`, a `Tree`, or None."""
+        path = self._prefix + path
         return self._tree[path] if path in self._tree else None  # noqa: SIM401
 
 
@@ -106,7 +114,7 @@ def find_experiments(names: Sequence[str]) -> list[Experiment]:
             repository of Git and DVC.
     """
     try:
-        repo = Repo()
+        repo, prefix = Repo(), project_prefix()
         references = {repo.scm.get_ref(str(ref)): ref for ref in exp_refs(repo.scm) if ref.name}
         known = {sha: ref.name for sha, ref in references.items()}
         if names:
@@ -121,7 +129,9 @@ def find_experiments(names: Sequence[str]) -> list[Experiment]:
                 )
     except (DvcException, SCMError) as error:
         raise InputError(str(error)) from None
-    experiments = [Experiment(repo, sha, known.get(sha, name)) for sha, name in revisions.items()]
+    experiments = [
+        Experiment(repo, prefix, sha, known.get(sha, name)) for sha, name in revisions.items()
+    ]
     return sorted(experiments, key=lambda experiment: (experiment.created, experiment.name))
 
 

@@ -21,7 +21,8 @@ from dvclive.serialize import dump_json
 from dvclive.utils import catch_and_warn
 from PIL import Image
 
-from image_classifier.outputs.git import name_the_committer
+from image_classifier.common.errors import InputError
+from image_classifier.outputs.git import git, name_the_committer
 from image_classifier.outputs.gpu_use import GpuUse
 from image_classifier.outputs.report import TEMPLATES, charts, newest_images
 from image_classifier.outputs.result_files import (
@@ -153,6 +154,13 @@ class SystemLog(Live):
         self._system_monitor = _Monitor(
             self, interval=0.05, num_samples=20, directories_to_monitor={"main": "/"}
         )
+
+    @catch_and_warn(InputError, logger)
+    def end(self) -> None:
+        """As DVCLive's, which omits new files from the experiment of a project in a folder."""
+        super().end()
+        if self._inside_dvc_exp:
+            git("add", "--", self.dir)
 
 
 class _Monitor(_SystemMonitor):

@@ -3,7 +3,7 @@
 sweep_file   the format of a sweep file such as sweeps/learning_rate.yaml
 study        Optuna's record of the trials, and the choice of the next one
 runner       runs trials on a pool of processes and saves each as an experiment
-trials       the processes, each in its own copy of the repository, and a pool of them
+trials       the processes, each in its own copy of the project, and a pool of them
 worker       the program that runs in such a process
 ray_pool     a pool whose processes run on the machines of a Ray cluster
 ray_trials   the remote side of such a process

@@ -21,7 +21,12 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from ruamel.yaml import YAML
 
 from image_classifier.common.errors import InputError
-from image_classifier.outputs.git import git, name_the_committer
+from image_classifier.outputs.git import (
+    git,
+    name_the_committer,
+    project_prefix,
+    replace_project,
+)
 from image_classifier.sweeps.study import finished_trials, interrupted_trials, new_trials
 from image_classifier.sweeps.sweep_file import Sweep
 from image_classifier.sweeps.trials import TrialError, TrialPool
@@ -65,12 +70,14 @@ def identify(snapshot: Snapshot, lock_file: Path, sweep: Sweep) -> str:
     """A hash of everything that a trial's result depends on besides its own parameters.
 
     If code, data or other parameters change, the hash changes and a new sweep starts. The data
-    are those recorded in `lock_file`, a dvc.lock.
+    are those recorded in `lock_file`, a dvc.lock. Two projects in the same Git repository have
+    different hashes, because Git keeps the experiments of both in one place.
     """
     paths = ("src", "dvc.yaml", "params.yaml")
-    sources = [git("rev-parse", f"{snapshot.source}:{path}") for path in paths]
+    sources = [git("rev-parse", f"{snapshot.source}:./{path}") for path in paths]
     data = YAML(typ="safe").load(lock_file)["stages"]["prepare"]["outs"]
-    return _hash(snapshot.parent, sources, data, sweep.model_dump(exclude={"trials"}))[:12]
+    settings = sweep.model_dump(exclude={"trials"})
+    return _hash(snapshot.parent, project_prefix(), sources, data, settings)[:12]
 
 
 def short_name(sweep: str, identity: str) -> str:
@@ -100,7 +107,7 @@ class SweepRunner:
     study: optuna.Study
     sweep: Sweep
     pool: TrialPool  # or a `ClusterPool`
-    parent: str  # commit that the experiments belong to
+    snapshot: Snapshot
     name: str  # `short_name` of the sweep
 
     def run(
@@ -153,7 +160,8 @@ class SweepRunner:
         answer = self.pool.run(values, is_wanted)
         reference = self._reference(trial)
         message = f"dvc: experiment {reference.name}"
-        commit = git("commit-tree", answer["tree"], "-p", self.parent, "-m", message)
+        tree = replace_project(self.snapshot.source, answer["tree"])
+        commit = git("commit-tree", tree, "-p", self.snapshot.parent, "-m", message)
         trial.set_user_attr("experiment", reference.name)
         git("update-ref", str(reference), commit)
         # DVC's extension for VS Code may miss the new reference, but reads all experiments again
@@ -165,4 +173,4 @@ class SweepRunner:
 
     def _reference(self, trial: Trial | FrozenTrial) -> ExpRefInfo:
         # The number comes first: where only the start of a name is visible, trials still differ.
-        return ExpRefInfo(self.parent, f"{trial.number:03}-{self.name}")
+        return ExpRefInfo(self.snapshot.parent, f"{trial.number:03}-{self.name}")

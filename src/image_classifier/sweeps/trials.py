@@ -1,4 +1,4 @@
-"""Run trials of a sweep in separate processes, in copies of the repository."""
+"""Run trials of a sweep in separate processes, in copies of the project."""
 
 import json
 import os
@@ -9,18 +9,23 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 from dvc.config import Config
 
 from image_classifier.common.errors import InputError
+from image_classifier.common.stage_inputs import PIPELINE
+from image_classifier.common.strict_yaml import read_yaml
 from image_classifier.outputs.git import git
 
 # Parameters that a sweep may vary and stage prepare reads; see dvc.yaml.
 PREPARE_PARAMETERS = ("model.backbone", "model.weights", "model.fine_tune_layers")
+OUTPUTS = ("outs", "metrics", "plots")  # where dvc.yaml declares them
+IGNORED = Path(".dvc/tmp/ignored")
 _preparing = threading.Lock()
 
 
@@ -29,7 +34,7 @@ class TrialError(InputError):
 
 
 class TrialProcess:
-    """A copy of the repository, and a process in it that trains one trial after another."""
+    """A copy of the project, and a process in it that trains one trial after another."""
 
     def __init__(
         self,
@@ -43,7 +48,7 @@ class TrialProcess:
 
         Args:
             folder: the new folder.
-            source: commit or tree whose files are copied.
+            source: tree of the project's files.
             cache: folder of DVC's cache.
             preparing: lock held while data are prepared, so that no data are prepared twice.
             output: file for the output of preparing (None: this process's output).
@@ -58,13 +63,16 @@ class TrialProcess:
         self._beginning = threading.Lock()
         self._closed = False
         (folder / ".dvc/tmp").mkdir(parents=True)
-        self._git = {
+        self._git_environment = {
             "GIT_DIR": git("rev-parse", "--absolute-git-dir"),
             "GIT_WORK_TREE": str(folder.absolute()),
             "GIT_INDEX_FILE": str((folder / ".dvc/tmp/git_index").absolute()),
         }
-        git("read-tree", source, environment=self._git)
-        git("checkout-index", "--all", environment=self._git, folder=folder)
+        self._git("read-tree", source)
+        self._git("checkout-index", "--all")
+        # In the original, a .gitignore file above the project may hide these.
+        ignored = [f"/{path}\n" for path in cached_outputs(folder / PIPELINE)]
+        (folder / IGNORED).write_text("".join(ignored), encoding="utf-8")
         with Config(str(folder / ".dvc")).edit("local") as settings:
             settings["core"] = {"no_scm": True}
             # Links to the cache take no time and no space, and nothing writes to the data.
@@ -84,15 +92,26 @@ class TrialProcess:
         return self._ask("continue" if wanted else "stop")
 
     def write_tree(self) -> str:
-        """Add the copy's files, except outputs, to Git; returns the hash of their tree."""
-        git("add", "--all", environment=self._git, folder=self.folder)
-        return git("write-tree", environment=self._git)
+        """Add the copy's files, except cached outputs, to Git; returns the hash of their tree."""
+        self._git("add", "--all")
+        return self._git("write-tree")
 
     def close(self) -> None:
         """Stop the running process at once, and start no further ones."""
         with self._beginning:
             self._closed = True
         self._stop()
+
+    def _git(self, *arguments: str) -> str:
+        settings = (
+            # Common in large repositories: in the copy, Git would overlook files.
+            "core.sparseCheckout=false",
+            "core.fsmonitor=false",
+            f"core.excludesFile={(self.folder / IGNORED).absolute()}",
+        )
+        return git(
+            *arguments, settings=settings, environment=self._git_environment, folder=self.folder
+        )
 
     def _prepare(self, parameters: dict) -> None:
         changes = [
@@ -176,6 +195,15 @@ class TrialProcess:
             return {**answer, "tree": self.write_tree()}
         except InputError as error:
             raise TrialError(str(error)) from None
+
+
+def cached_outputs(pipeline: Path) -> Iterator[str]:
+    """Paths of the outputs in a dvc.yaml that DVC keeps in its cache, instead of Git."""
+    for stage in read_yaml(pipeline)["stages"].values():
+        for output in chain.from_iterable(stage.get(kind, []) for kind in OUTPUTS):
+            path, options = next(iter(output.items())) if isinstance(output, dict) else (output, {})
+            if options.get("cache", True):
+                yield path
 
 
 def run_trial(process: Any, parameters: dict, is_wanted: Callable[[int, dict], bool]) -> dict:

@@ -1,6 +1,6 @@
 """The process that trains and evaluates one trial after another, loading TensorFlow once.
 
-`TrialProcess` starts it in a copy of the repository, where it may change params.yaml. The
+`TrialProcess` starts it in a copy of the project, where it may change params.yaml. The
 docstring of the package describes the messages that it receives and sends.
 """
 
@@ -130,7 +130,7 @@ def record_stages() -> None:
 
 @cache
 def load_stages() -> tuple:
-    """DVC's `Repo` of this copy of the repository, and its stages train and evaluate."""
+    """DVC's `Repo` of this copy of the project, and its stages train and evaluate."""
     repo = Repo()
     stages = [repo.stage.load_one(name=name) for name in ("train", "evaluate")]
     for stage in stages:
