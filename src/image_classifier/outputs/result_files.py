@@ -36,6 +36,9 @@ def restore_outputs(stage: str) -> None:
     `persist: true` in dvc.yaml would have DVC keep them, but then it fails if an output is a link
     to a file that is no longer in the cache. Where `set_aside` has emptied the results, images
     come back as placeholders.
+
+    Raises:
+        NoSpaceError: if there is no room for them.
     """
     if "DVC_ROOT" not in os.environ:
         return
@@ -44,8 +47,9 @@ def restore_outputs(stage: str) -> None:
     with Repo() as repo:
         for output in repo.stage.load_one(name=stage).outs:
             if output.use_cache and not output.exists and not output.changed_cache():
-                output.checkout()
-                output.unprotect()
+                with enough_space(Path(output.def_path), output.meta.size or 0):
+                    output.checkout()
+                    output.unprotect()
     folder = Path("dvclive", stage)
     if not _has_values(folder / "metrics.json"):
         _empty(folder)
