@@ -72,7 +72,15 @@ def test_a_new_clone_runs_with_links(project: Project):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("links", ["symlink", "hardlink", "copy", ANY_LINK])
+@pytest.mark.parametrize(
+    "links",
+    [
+        "symlink",
+        ANY_LINK,
+        pytest.param("hardlink", marks=pytest.mark.exhaustive),
+        pytest.param("copy", marks=pytest.mark.exhaustive),
+    ],
+)
 def test_stages_experiments_and_commands_with_links(project: Project, links: str, elsewhere: Path):
     cache = elsewhere if links == ANY_LINK else None
     cloned = clone(project, links, cache)
@@ -92,7 +100,7 @@ def test_stages_experiments_and_commands_with_links(project: Project, links: str
 
     cloned.run("python", "src/predict.py", "data/raw")
     cloned.run("python", "src/report.py")
-    cloned.write_sweep("train.learning_rate: [0.01, 0.02]")
+    cloned.write_sweep("train.learning_rate: {choices: [0.01, 0.02]}")
     cloned.run("python", "src/sweep.py", "sweeps/quick.yaml")
     for stage in ALL_STAGES:
         cloned.run("python", f"src/{stage}.py")

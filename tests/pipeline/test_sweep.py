@@ -30,7 +30,9 @@ def names_of(project: Project) -> list[str]:
     return project.run("dvc", "exp", "list", "--name-only").stdout.split()
 
 
-@LAYOUTS
+@pytest.mark.parametrize(
+    "trained_project", [pytest.param("top", marks=pytest.mark.slow), "folder"], indirect=True
+)
 def test_trials_are_experiments_that_repeat(sweep: Project):
     before = sweep.files("models", "dvclive", "data", ".dvc/config")
     sweep.run("python", "src/sweep.py", "sweeps/quick.yaml", "--jobs", "2")

@@ -51,7 +51,7 @@ def restore_outputs(stage: str) -> None:
                     output.checkout()
                     output.unprotect()
     folder = Path("dvclive", stage)
-    if not _has_values(folder / "metrics.json"):
+    if (folder / "metrics.json").is_file() and not _has_values(folder / "metrics.json"):
         _empty(folder)
 
 
