@@ -74,7 +74,7 @@ def finished(
 
 @pytest.fixture
 def trained_project(finished: Project, tmp_path: Path, request: pytest.FixtureRequest) -> Project:
-    """A copy of the project `finished` for this test; see `helpers.project.LAYOUTS`."""
+    """A copy of the project `finished` for this test; see `helpers.project.layouts`."""
     layout = getattr(request, "param", "top")
     copy = {"top": finished.copy, "folder": finished.nest}[layout]
     return copy(tmp_path / "a path, with spaces")

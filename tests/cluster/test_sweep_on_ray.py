@@ -15,7 +15,7 @@ from dvc_data.hashfile.db import get_odb
 from dvc_objects.fs import LocalFileSystem
 
 from helpers.machines import Machines, another_version, missing
-from helpers.project import LAYOUTS, Project, sweep_text
+from helpers.project import Project, layouts, sweep_text
 from helpers.running import Run, wait_until
 from image_classifier.common.errors import InputError
 from image_classifier.preparation.ray_cluster import connect
@@ -65,7 +65,7 @@ def wait_until_removed(machines: Machines) -> None:
     wait_until(lambda: not left_on_machines(machines))
 
 
-@LAYOUTS
+@layouts("folder", "top")
 @pytest.mark.slow
 def test_a_sweep_that_loses_a_machine_equals_a_local_sweep(sweep: Project, machines: Machines):
     before = sweep.files("models", "dvclive", "data", ".dvc/config")

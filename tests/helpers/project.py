@@ -75,10 +75,16 @@ OTHER_VARIABLES = {
     "DVCLIVE_TEST": "1",
     "MPLBACKEND": "Qt4Agg",  # which matplotlib no longer has
 }
-# Runs a test in a project at the top of its Git repository, and in one in a folder of a larger one.
-LAYOUTS = pytest.mark.parametrize("trained_project", ["top", "folder"], indirect=True)
-IN_A_FOLDER = pytest.mark.parametrize("trained_project", ["folder"], indirect=True)
 ALL_STAGES = ["download", "prepare", "train", "evaluate"]
+
+
+def layouts(first: str, *others: str) -> pytest.MarkDecorator:
+    """Run a test in projects at the "top" of their Git repository or in a "folder" of a larger one.
+
+    In all but the first layout, only the exhaustive tests run it.
+    """
+    exhaustive = [pytest.param(name, marks=pytest.mark.exhaustive) for name in others]
+    return pytest.mark.parametrize("trained_project", [first, *exhaustive], indirect=True)
 
 
 def stages_run(output: str) -> list[str]:

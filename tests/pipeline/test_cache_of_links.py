@@ -75,8 +75,8 @@ def test_a_new_clone_runs_with_links(project: Project):
 @pytest.mark.parametrize(
     "links",
     [
-        "symlink",
         ANY_LINK,
+        pytest.param("symlink", marks=pytest.mark.exhaustive),
         pytest.param("hardlink", marks=pytest.mark.exhaustive),
         pytest.param("copy", marks=pytest.mark.exhaustive),
     ],
@@ -109,6 +109,9 @@ def test_stages_experiments_and_commands_with_links(project: Project, links: str
 
 
 @pytest.mark.parametrize("first", ["stages", "DVC"])
+@pytest.mark.fault(
+    "Disk", "outputs are links to files gone from DVC's cache", "replaced, and the run succeeds"
+)
 def test_links_to_files_that_are_gone(project: Project, first: str):
     project.run("dvc", "config", "cache.type", "symlink")
     project.run("dvc", "checkout", "--relink")

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from helpers.images import write_image
 from helpers.made_experiments import data_of
-from helpers.project import ALL_STAGES, IN_A_FOLDER, ON_FEATURES, Project, differing, stages_run
+from helpers.project import ALL_STAGES, ON_FEATURES, Project, differing, layouts, stages_run
 from image_classifier.outputs.model_file import load_model
 
 
@@ -160,7 +160,7 @@ def test_after_a_script_run_directly_dvc_runs_the_later_stages(project: Project)
     assert stages_run(project.run("dvc", "repro").stdout) == ["evaluate"]
 
 
-@IN_A_FOLDER
+@layouts("folder")
 def test_a_project_in_a_folder_of_a_larger_repository(project: Project):
     project.run("git", "rm", "-r", "--quiet", "--cached", "dvclive/system")  # as with a new GPU
     project.run("git", "commit", "--quiet", "--message", "Test")

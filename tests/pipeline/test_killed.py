@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 from ruamel.yaml import YAML
 
-from helpers.project import IN_A_FOLDER, LAYOUTS, ON_FEATURES, Project, differing, sweep_text
+from helpers.project import ON_FEATURES, Project, differing, layouts, sweep_text
 from helpers.running import Run, copy, wait_until
 
 # Name -> signal, and whether all processes get it (as from a terminal) or only the first one.
@@ -190,7 +190,7 @@ def check_that_it_resumes(
     assert not changed, f"{changed}\n\n{output}\n\n{again.output}"
 
 
-@LAYOUTS
+@layouts("top", "folder")
 @pytest.mark.parametrize("to_all", [False, True])
 @pytest.mark.slow
 def test_a_stopped_run_leaves_the_branch_and_the_test_results(
@@ -226,7 +226,7 @@ def test_a_training_without_remaining_epochs_resumes(trained_project: Project):
     assert not differing(trained_project.files("dvclive/train"), expected)
 
 
-@IN_A_FOLDER
+@layouts("folder")
 @pytest.mark.slow
 def test_a_training_in_a_temporary_copy_resumes(trained_project: Project):
     command = ("dvc", "exp", "run", "--temp", "-S", "train.epochs=12")

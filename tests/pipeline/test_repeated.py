@@ -11,12 +11,12 @@ import pytest
 from helpers.project import (
     ALL_STAGES,
     AUGMENTED,
-    LAYOUTS,
     ON_FEATURES,
     OTHER_KERAS,
     OTHER_VARIABLES,
     Project,
     differing,
+    layouts,
     stages_run,
 )
 from helpers.running import Run
@@ -160,7 +160,7 @@ def probabilities(files: dict[str, bytes]) -> dict[str, list[float]]:
     return {path: [float(figure) for figure in figures] for path, _, _, *figures in rows}
 
 
-@LAYOUTS
+@layouts("top", "folder")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "rates",

@@ -9,7 +9,7 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from helpers.project import IN_A_FOLDER, LAYOUTS, Project, differing, sweep_text
+from helpers.project import Project, differing, layouts, sweep_text
 from helpers.running import Run, wait_until
 
 SEARCHED = (
@@ -30,9 +30,7 @@ def names_of(project: Project) -> list[str]:
     return project.run("dvc", "exp", "list", "--name-only").stdout.split()
 
 
-@pytest.mark.parametrize(
-    "trained_project", [pytest.param("top", marks=pytest.mark.slow), "folder"], indirect=True
-)
+@layouts("folder", "top")
 def test_trials_are_experiments_that_repeat(sweep: Project):
     before = sweep.files("models", "dvclive", "data", ".dvc/config")
     sweep.run("python", "src/sweep.py", "sweeps/quick.yaml", "--jobs", "2")
@@ -67,7 +65,7 @@ def test_trials_are_experiments_that_repeat(sweep: Project):
     assert sweep.experiment() == []
 
 
-@IN_A_FOLDER
+@layouts("folder")
 @pytest.mark.slow
 def test_trials_are_complete_in_a_sparse_checkout(sweep: Project):
     sweep.run("git", "-C", str(sweep.top), "sparse-checkout", "set", sweep.prefix)
@@ -213,7 +211,7 @@ def queue_status(project: Project) -> str:
     return project.run("dvc", "queue", "status").stdout
 
 
-@LAYOUTS
+@layouts("folder", "top")
 @pytest.mark.slow
 def test_the_queue_of_dvc_works_too(sweep: Project):
     sweep.run("dvc", "exp", "run", "--queue", "-S", "train.learning_rate=0.1,0.01")
