@@ -67,7 +67,7 @@ def test_an_experiment_has_the_use_of_gpus(on_gpu: Project):
     check_experiment(on_gpu, "on-gpu")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_gpu_that_is_lost_does_not_disturb_a_training(on_gpu: Project):
     on_gpu.environment["IMITATED_NVML"] = "lost"
     done = on_gpu.run("python", "src/train.py")

@@ -227,7 +227,7 @@ def test_a_training_without_remaining_epochs_resumes(trained_project: Project):
 
 
 @layouts("folder")
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_training_in_a_temporary_copy_resumes(trained_project: Project):
     command = ("dvc", "exp", "run", "--temp", "-S", "train.epochs=12")
     with Run(trained_project, command) as run:

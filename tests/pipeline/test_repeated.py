@@ -96,7 +96,7 @@ def test_outputs_are_the_same_bytes(project: Project, network: str, tmp_path: Pa
     [
         "from scratch",
         pytest.param("fine-tuning", marks=pytest.mark.exhaustive),
-        pytest.param("on features", marks=pytest.mark.slow),
+        pytest.param("on features", marks=pytest.mark.exhaustive),
     ],
 )
 @pytest.mark.fault(

@@ -66,7 +66,7 @@ def test_trials_are_experiments_that_repeat(sweep: Project):
 
 
 @layouts("folder")
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_trials_are_complete_in_a_sparse_checkout(sweep: Project):
     sweep.run("git", "-C", str(sweep.top), "sparse-checkout", "set", sweep.prefix)
     assert not (sweep.top / "src").exists()
