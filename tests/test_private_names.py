@@ -28,6 +28,7 @@ USED = {
     "dvc.dependency.Dependency": "save",
     "dvc.dvcfile.ProjectFile": "dump_stages",
     "dvc.exceptions": "DvcException",
+    "dvc.output.Output": "exists changed_cache checkout unprotect",
     "dvc.render.converter.vega": "VegaConverter",
     "dvc.render.converter.vega.VegaConverter": "flat_datapoints",
     "dvc.repo": "Repo",

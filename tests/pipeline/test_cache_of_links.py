@@ -120,8 +120,11 @@ def test_links_to_files_that_are_gone(project: Project, first: str):
     assert len(targets) > 4
     for path in targets:
         path.unlink()
+    own = project.root / "data/photos"
+    own.symlink_to("/a disk that is not mounted")
     if first == "stages":
         project.run("python", "src/train.py")
         project.run("python", "src/evaluate.py")
     assert project.experiment("train.learning_rate=0.01")[-2:] == ["train", "evaluate"]
     check_clean(project)
+    assert own.is_symlink()  # it is no output

@@ -141,7 +141,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         ("download", 30_000, "data/.download/raw"),
         ("prepare", 60_000, "data/.prepare/prepared/"),
         ("train", 1_000_000, "state.npz"),
-        ("evaluate", 500_000, "dvclive/evaluate"),
+        ("evaluate", 500_000, "dvclive/evaluate: "),
     ],
 )
 @pytest.mark.fault("Disk", "full during a stage", "one-line error, earlier results are kept")

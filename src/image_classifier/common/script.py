@@ -23,7 +23,6 @@ from image_classifier.common.errors import NO_SPACE, InputError
 from image_classifier.common.progress import close_bar
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-OUTPUTS = ("data/*", "models/*", "dvclive/*/*")  # files, and folders of files
 EXPERIMENT = "DVC_EXP_NAME"  # which `dvc exp run` sets
 SHELLS = ("sh", "dash", "bash", "zsh", "fish")  # DVC may start a stage through one of these
 WATCH_INTERVAL = 0.2  # seconds, as are the following
@@ -75,8 +74,12 @@ def run_stage(main: Callable[[], None]) -> None:
         epilog="The parameters are in params.yaml; `dvc exp run` runs all stages that changed.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
-    _remove_broken_links()
-    run(main)
+
+    def stage() -> None:
+        _remove_broken_links()
+        main()
+
+    run(stage)
 
 
 def _remove_broken_links() -> None:
@@ -85,10 +88,12 @@ def _remove_broken_links() -> None:
     With `cache.type symlink`, DVC itself creates such links, and its commands then fail. A stage
     that wrote to one would create a file in the cache whose hash is not its name.
     """
-    for pattern in OUTPUTS:
-        for path in REPOSITORY.glob(pattern):
-            if path.is_symlink() and not path.exists():
-                path.unlink()
+    # Imported here: it loads libraries, before which Ctrl-C and warnings must be handled.
+    from image_classifier.common.stage_inputs import PIPELINE, cached_outputs
+
+    for path in map(Path, cached_outputs(PIPELINE)):
+        if path.is_symlink() and not path.exists():
+            path.unlink()
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

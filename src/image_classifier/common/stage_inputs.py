@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 
 from image_classifier.common.errors import InputError
@@ -18,6 +19,7 @@ from image_classifier.common.strict_yaml import read_yaml
 
 PIPELINE = Path("dvc.yaml")
 SOURCES = Path("src")  # all other dependencies are data
+OUTPUTS = ("outs", "metrics", "plots")  # where dvc.yaml declares them
 
 
 class StageInputs:
@@ -81,6 +83,15 @@ class StageInputs:
         except (InputError, LookupError, TypeError, AttributeError):
             found[str(PARAMS_FILE)] = None  # invalid now, but it was valid when the stage began
         return found
+
+
+def cached_outputs(pipeline: Path) -> Iterator[str]:
+    """Paths of the outputs in a dvc.yaml that DVC keeps in its cache, instead of Git."""
+    for stage in read_yaml(pipeline)["stages"].values():
+        for output in chain.from_iterable(stage.get(kind, []) for kind in OUTPUTS):
+            path, options = next(iter(output.items())) if isinstance(output, dict) else (output, {})
+            if options.get("cache", True):
+                yield path
 
 
 def _walk(path: Path) -> Iterator[tuple[int, str]]:

@@ -44,14 +44,18 @@ def restore_outputs(stage: str) -> None:
         return
     from dvc.repo import Repo  # imported here: it takes a while, and only stages under DVC need it
 
+    folder = Path("dvclive", stage)
+    metrics, images = folder / "metrics.json", folder / image_path(".")
+    emptied = metrics.is_file() and not _has_values(metrics)
     with Repo() as repo:
         for output in repo.stage.load_one(name=stage).outs:
-            if output.use_cache and not output.exists and not output.changed_cache():
-                with enough_space(Path(output.def_path), output.meta.size or 0):
+            path = Path(output.def_path)
+            unwanted = emptied and path.is_relative_to(folder) and path != images
+            if output.use_cache and not (unwanted or output.exists or output.changed_cache()):
+                with enough_space(path, output.meta.size or 0):
                     output.checkout()
                     output.unprotect()
-    folder = Path("dvclive", stage)
-    if (folder / "metrics.json").is_file() and not _has_values(folder / "metrics.json"):
+    if emptied:
         _empty(folder)
 
 

@@ -9,22 +9,19 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
-from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
 from dvc.config import Config
 
 from image_classifier.common.errors import InputError
-from image_classifier.common.stage_inputs import PIPELINE
-from image_classifier.common.strict_yaml import read_yaml
+from image_classifier.common.stage_inputs import PIPELINE, cached_outputs
 from image_classifier.outputs.git import git
 
 # Parameters that a sweep may vary and stage prepare reads; see dvc.yaml.
 PREPARE_PARAMETERS = ("model.backbone", "model.weights", "model.fine_tune_layers")
-OUTPUTS = ("outs", "metrics", "plots")  # where dvc.yaml declares them
 IGNORED = Path(".dvc/tmp/ignored")
 _preparing = threading.Lock()
 
@@ -195,15 +192,6 @@ class TrialProcess:
             return {**answer, "tree": self.write_tree()}
         except InputError as error:
             raise TrialError(str(error)) from None
-
-
-def cached_outputs(pipeline: Path) -> Iterator[str]:
-    """Paths of the outputs in a dvc.yaml that DVC keeps in its cache, instead of Git."""
-    for stage in read_yaml(pipeline)["stages"].values():
-        for output in chain.from_iterable(stage.get(kind, []) for kind in OUTPUTS):
-            path, options = next(iter(output.items())) if isinstance(output, dict) else (output, {})
-            if options.get("cache", True):
-                yield path
 
 
 def run_trial(process: Any, parameters: dict, is_wanted: Callable[[int, dict], bool]) -> dict:
