@@ -490,7 +490,7 @@ def measure_prepare(
             "cats_and_dogs",
             images,
             model__backbone=network,
-            model__weights="imagenet" if network == "efficientnet_lite0" else "random",
+            model__weights="imagenet" if network.startswith("efficientnet_lite") else "random",
             prepare__image_size=size,
             prepare__views=1,
             prepare__test_fraction=0.15,

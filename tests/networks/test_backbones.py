@@ -17,13 +17,13 @@ from image_classifier.common.errors import InputError
 from image_classifier.common.params import KERAS_APPLICATIONS, ModelParams
 from image_classifier.computing.tensorflow_setup import keras
 from image_classifier.networks.backbones import build_feature_extractor
-from image_classifier.networks.efficientnet_lite0 import (
-    build_efficientnet_lite0,
+from image_classifier.networks.efficientnet_lite import (
+    build_efficientnet_lite,
     load_imagenet_weights,
     preprocess_input,
 )
 
-REFERENCE = os.environ.get("EFFICIENTNET_LITE0_REFERENCE")
+REFERENCES = os.environ.get("EFFICIENTNET_LITE_REFERENCES")
 DAISY = 985  # a class of ImageNet
 
 
@@ -60,7 +60,7 @@ def test_all_networks_of_keras_are_available():
 
 
 def test_efficientnet_lite0_recognises_a_flower():
-    network = build_efficientnet_lite0((224, 224, 3), include_top=True)
+    network = build_efficientnet_lite("efficientnet_lite0", (224, 224, 3), include_top=True)
     load_imagenet_weights(network)
     photo = load_sample_image("flower.jpg").astype(np.float32)
     pixels = keras.ops.image.resize(photo[None], (224, 224), antialias=True)
@@ -69,28 +69,40 @@ def test_efficientnet_lite0_recognises_a_flower():
     assert logits.argmax() == DAISY
 
 
-@pytest.mark.skipif(not REFERENCE, reason="EFFICIENTNET_LITE0_REFERENCE names no file")
-@pytest.mark.parametrize("size", [180, 224])
-def test_efficientnet_lite0_equals_the_reference(size: int):
-    reference = np.load(REFERENCE)
+@pytest.mark.skipif(not REFERENCES, reason="EFFICIENTNET_LITE_REFERENCES names no folder")
+@pytest.mark.parametrize(
+    ("variant", "size"), [(0, 180), (0, 224), (1, 180), (1, 240), (2, 180), (2, 260)]
+)
+def test_efficientnet_lite_equals_the_reference(variant: int, size: int):
+    file, prefix = ("lite12", f"lite{variant}_") if variant else ("lite0", "")
+    reference = np.load(Path(REFERENCES, f"efficientnet_{file}_reference.npz"))
     images = reference[f"images_{size}"].astype(np.float32)
-    extractor = build_feature_extractor(model_params("efficientnet_lite0", "imagenet"), size, 3)
+    backbone = f"efficientnet_lite{variant}"
+    extractor = build_feature_extractor(model_params(backbone, "imagenet"), size, 3)
     features = extractor.predict(images, verbose=0)
-    np.testing.assert_allclose(features, reference[f"features_{size}"], rtol=1e-3, atol=1e-3)
-    network = build_efficientnet_lite0((size, size, 3), include_top=True)
+    expected = reference[f"{prefix}features_{size}"]
+    np.testing.assert_allclose(features, expected, rtol=0, atol=1e-3)
+    network = build_efficientnet_lite(backbone, (size, size, 3), include_top=True)
     load_imagenet_weights(network)
     logits = network.predict(np.asarray(preprocess_input(images)), verbose=0)
-    assert (logits.argmax(1) == reference[f"logits_{size}"].argmax(1)).all()
+    assert (logits.argmax(1) == reference[f"{prefix}logits_{size}"].argmax(1)).all()
 
 
-def test_features_at_180_pixels_equal_the_stored_ones():
+@pytest.mark.parametrize(
+    ("backbone", "expected"),
+    [  # computed when the test above passed
+        ("efficientnet_lite0", [0.0439548, 2.06457, 0.328621, 3.25048]),
+        ("efficientnet_lite1", [1.04197, 0.0374116, 0.231058, 2.65633]),
+        ("efficientnet_lite2", [0.0532228, 0.956711, 0.310335, 3.23628]),
+    ],
+)
+def test_features_at_180_pixels_equal_the_stored_ones(backbone: str, expected: list[float]):
     photo = load_sample_image("china.jpg").astype(np.float32)[:180, :180]
-    extractor = build_feature_extractor(model_params("efficientnet_lite0", "imagenet"), 180, 3)
-    features = extractor.predict(photo[None], verbose=0)[0]
-    # Computed when the test above passed.
-    expected = [0.529447, 1.13958, 0.328621, 3.25048]
-    found = [features[6], features[7], features.mean(), features.max()]
-    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    extractor = build_feature_extractor(model_params(backbone, "imagenet"), 180, 3)
+    assert extractor.get_layer(backbone)
+    features = keras.ops.convert_to_numpy(extractor(photo[None]))[0]
+    found = [features[8], features[12], features.mean(), features.max()]
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("backbone", ["resnet50", "mobilenet_v2", "efficientnet_b0"])

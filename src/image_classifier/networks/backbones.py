@@ -12,7 +12,7 @@ from pathlib import Path
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import KERAS_APPLICATIONS, ModelParams
 from image_classifier.computing.tensorflow_setup import keras
-from image_classifier.networks import efficientnet_lite0
+from image_classifier.networks import efficientnet_lite
 
 
 def build_feature_extractor(params: ModelParams, image_size: int, channels: int) -> keras.Model:
@@ -49,11 +49,11 @@ def _cnn(pixels: keras.KerasTensor, params: ModelParams) -> keras.KerasTensor:
 
 def _backbone(params: ModelParams, input_shape: tuple) -> tuple[keras.Model, Callable]:
     """A network without its top, and the function that preprocesses pixels for it."""
-    if params.backbone == "efficientnet_lite0":
-        network = efficientnet_lite0.build_efficientnet_lite0(input_shape)
+    if params.backbone in efficientnet_lite.VARIANTS:
+        network = efficientnet_lite.build_efficientnet_lite(params.backbone, input_shape)
         if params.weights == "imagenet":
-            efficientnet_lite0.load_imagenet_weights(network)
-        preprocess = efficientnet_lite0.preprocess_input
+            efficientnet_lite.load_imagenet_weights(network)
+        preprocess = efficientnet_lite.preprocess_input
     else:
         network = _keras_application(params.backbone, params.weights, input_shape)
         module = KERAS_APPLICATIONS[params.backbone].module
