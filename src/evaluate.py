@@ -32,15 +32,17 @@ def main() -> None:
     steps.check_against_files(trained, test, params.check_images)
 
     with replacing(EVALUATE_LOG) as folder, StageLog(EVALUATE_LOG, folder) as live:
-        mistakes = steps.log_test_results(live, test, probabilities, class_names, params)
+        accuracy = steps.log_test_results(live, test, probabilities, class_names, params)
         inputs.check_unchanged()
-    print_results(live.summary["test"], mistakes, len(test.records))
+    print_results(live.summary["test"], accuracy)
 
 
-def print_results(metrics: dict[str, float], mistakes: int, image_count: int) -> None:
-    """Print a table of the metrics, and where to find more."""
+def print_results(metrics: dict[str, float], accuracy: dict[str, float | int]) -> None:
+    """Print a table of the metrics and the accuracy's interval, and where to find more."""
     rows = {f"test.{name}": f"{value:.4f}" for name, value in metrics.items()}
-    rows["mistakes"] = f"{mistakes:,} of {image_count:,} test images"
+    rows["test.accuracy"] += f"  (95% interval: {accuracy['low']:.3f} to {accuracy['high']:.3f})"
+    mistakes = accuracy["images"] - accuracy["correct"]
+    rows["mistakes"] = f"{mistakes:,} of {accuracy['images']:,} test images"
     width = max(map(len, rows))
     for name, text in rows.items():
         print(f"{name:{width}}  {text}")

@@ -7,7 +7,7 @@ import pytest
 from helpers.project import ALL_STAGES, ON_FEATURES, Project
 from helpers.terminal import run_in_terminal, screen
 
-RATE, NUMBER = r"[01]\.\d{4}", r"\d+\.\d{4}"
+RATE, BOUND, NUMBER = r"[01]\.\d{4}", r"[01]\.\d{3}", r"\d+\.\d{4}"
 EPOCH = rf"  +%d/2  +{RATE}  +{NUMBER}  +{RATE}  +{NUMBER}  +\d+\.\d"
 PRINTED = {
     "download": ["data/raw: 90 images in 3 classes"],
@@ -19,6 +19,7 @@ PRINTED = {
         rf"models/model\.keras: best epoch [12], validation accuracy {RATE}",
     ],
     "evaluate": [
+        rf"test\.accuracy  +{RATE}  \(95% interval: {BOUND} to {BOUND}\)",
         rf"([\w.]+  +{NUMBER}\n)+mistakes  +\d+ of \d+ test images",
         "",
         r"Look at  dvclive/evaluate/report\.html .*",

@@ -2,9 +2,11 @@
 
 import numpy as np
 from dvclive import Live
+from scipy.stats import binomtest
 from sklearn import metrics
 
 MAX_CURVE_POINTS = 1000
+CONFIDENCE = 0.95  # of the interval of the accuracy
 MIN_BIN_SIZE = 10  # decisions in a bin of the calibration curve; of fewer, a fraction is noise
 
 
@@ -28,6 +30,27 @@ def summarise(
             )
         ),
         "calibration_error": expected_calibration_error(labels, probabilities, calibration_bins),
+    }
+
+
+def accuracy_interval(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float | int]:
+    """The accuracy with its confidence interval, and the counts that both are computed from.
+
+    Arguments as for `summarise`, n >= 1; fractions have 6 decimals. If the images are a random
+    sample, 95% of such intervals contain the accuracy on all images that it could have been drawn
+    from. This is the interval of Wilson, "Probable Inference, the Law of Succession, and
+    Statistical Inference", https://doi.org/10.1080/01621459.1927.10502953, which also suits few
+    images and accuracies near 1.
+    """
+    images, correct = len(labels), int((probabilities.argmax(axis=1) == labels).sum())
+    low, high = binomtest(correct, images).proportion_ci(CONFIDENCE, method="wilson")
+    return {
+        "accuracy": round(correct / images, 6),
+        "low": round(float(low), 6),
+        "high": round(float(high), 6),
+        "confidence": CONFIDENCE,
+        "images": images,
+        "correct": correct,
     }
 
 

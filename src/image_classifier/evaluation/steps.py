@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from dvclive import Live
 
 from image_classifier.common.errors import InputError
 from image_classifier.common.images import load_batches
@@ -13,7 +12,13 @@ from image_classifier.common.params import EvaluateParams
 from image_classifier.common.raw_data import RAW_DATA, locate
 from image_classifier.computing.prepared import PreparedSplit
 from image_classifier.computing.tensorflow_setup import keras
-from image_classifier.evaluation.metrics import log_curves, per_class, summarise
+from image_classifier.evaluation.metrics import (
+    accuracy_interval,
+    log_curves,
+    per_class,
+    summarise,
+)
+from image_classifier.outputs.live import ACCURACY_FILE, StageLog
 from image_classifier.outputs.model_file import MODEL_FILE, TrainedModel
 from image_classifier.outputs.prediction_log import log_confusion_matrix, log_prediction_sheet
 from image_classifier.outputs.sheets import worst_first
@@ -83,24 +88,26 @@ def _compare_features(
 
 
 def log_test_results(
-    live: Live,
+    live: StageLog,
     test: PreparedSplit,
     probabilities: np.ndarray,
     class_names: list[str],
     params: EvaluateParams,
-) -> int:
+) -> dict[str, float | int]:
     """Log metrics, curves, a sheet of mistakes, and predictions.csv.
 
     `probabilities` are float32 (n, class_count).
 
     Returns:
-        The number of mistakes.
+        The accuracy and its interval: see `accuracy_interval`.
 
     Raises:
         InputError: naming the file, if an image cannot be decoded.
     """
     for name, value in summarise(test.labels, probabilities, params.calibration_bins).items():
         live.log_metric(f"test/{name}", value, plot=False)
+    accuracy = accuracy_interval(test.labels, probabilities)
+    live.write_json(ACCURACY_FILE, accuracy)
     log_confusion_matrix(live, test.labels, probabilities, class_names)
     log_curves(live, test.labels, probabilities, params.calibration_bins)
     classes = per_class(test.labels, probabilities, class_names)
@@ -114,7 +121,7 @@ def log_test_results(
             live, "mistakes.jpg", test, rows, probabilities, class_names, title, params.log_images
         )
     write_predictions(Path(live.dir, "predictions.csv"), test, probabilities, class_names)
-    return len(mistakes)
+    return accuracy
 
 
 def write_predictions(

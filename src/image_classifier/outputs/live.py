@@ -34,6 +34,7 @@ from image_classifier.outputs.result_files import (
 )
 
 TRAIN_LOG, SYSTEM_LOG, EVALUATE_LOG = "dvclive/train", "dvclive/system", "dvclive/evaluate"
+ACCURACY_FILE = "test_accuracy.json"  # in EVALUATE_LOG: the accuracy with its confidence interval
 # DVC's own page loads Vega from the network; this one contains it. `dvc plots show` uses it too.
 PAGE = TEMPLATES / "page.html"
 REPORT_INTERVAL = 2  # seconds; an open report.html reloads itself every 5
@@ -114,6 +115,7 @@ class StageLog(Live):
         renderers = [
             *report.get_params_renderers(self.params_file),
             *report.get_metrics_renderers(self.metrics_file),
+            *report.get_metrics_renderers(Path(self.dir, ACCURACY_FILE)),
             *charts(self._stage_folder, Path(self.dir)),
             *newest_images(Path(self.dir), self.logged_images()),
         ]
