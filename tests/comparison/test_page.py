@@ -135,12 +135,28 @@ def test_earlier_experiments_without_a_prefix_share_the_columns(project: Project
     assert [experiment["name"] for experiment in data["experiments"]] == ["new"]
 
 
+def test_experiments_without_an_interval_are_complete(project: Project):
+    save(project, "new", "ccdd")
+    files, outputs = result_files({"train": {}}, [RIGHT])
+    for number, interval in enumerate((None, '{"low": 0.5, "high": NaN}', '{"low": 0.5}')):
+        files["dvclive/evaluate/test_accuracy.json"] = interval
+        if interval is None:
+            del files["dvclive/evaluate/test_accuracy.json"]
+        save_experiment(project, f"other{number}", files, outputs, time=10 + number)
+    data = compared()
+    assert data["accuracy_intervals"] == [[0.25, 0.75], None, None, None]
+    unreadable = ["dvclive/evaluate/test_accuracy.json: cannot be read"]
+    problems = [experiment["problems"] for experiment in data["experiments"]]
+    assert problems == [[], [], unreadable, unreadable]
+
+
 def test_changed_predictions_of_each_pair(project: Project):
     save(project, "one", "cddd")
     save(project, "other", "dcde")
     changed = compared()["changed"]
     assert changed["common"] == [[4, 4], [4, 4]]
     assert changed["fixed"] == [[0, 1], [1, 0]]
+    assert changed["p_values"] == [[1, 1], [1, 1]]
     assert changed["other_mistakes"] == [[0, 1], [1, 0]]
     shown = {entry["path"]: number for number, entry in enumerate(changed["test_images"])}
     assert set(shown) == {"cat/0.png", "cat/1.png", "cat/3.png"}  # they agree on the third
@@ -273,6 +289,7 @@ def test_the_most_disputed_images_are_kept(project: Project, monkeypatch: pytest
     assert [entry["path"] for entry in changed["test_images"]] == ["cat/0.png", "cat/1.png"]
     assert changed["left_out"] == 1
     assert changed["fixed"][3][0] == 3  # counts include all images
+    assert changed["p_values"][3][0] == 0.25
 
 
 def test_text_cannot_break_out_of_the_page(project: Project):

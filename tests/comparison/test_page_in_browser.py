@@ -93,6 +93,10 @@ def test_the_table_sorts_by_number_marks_the_best_and_is_filtered(page):
     assert names_in_the_table(page)[0] == "trial-11"
     best = page.locator("td.best").evaluate_all("cells => cells.map((cell) => cell.textContent)")
     assert best[:4] == [f"{value} (best)" for value in ("1.0000", "0.0667", "1.0000", "0.0000")]
+    interval = page.locator("thead th", has_text="95% interval").evaluate("cell => cell.cellIndex")
+    cells = page.locator("tbody tr", has_text="trial-05").locator("th, td")
+    assert cells.nth(interval - 1).inner_text() == "0.5000"
+    assert cells.nth(interval).inner_text() == "0.250\u20130.750"
     # An accuracy of NaN is not a number: last.
     page.locator("thead button", has_text="accuracy").first.click()
     assert set(names_in_the_table(page)[-2:]) == {"diverged", "empty"}
@@ -152,6 +156,12 @@ def test_changed_predictions_of_two_experiments_are_shown(page):
     page.locator("#after").select_option(label="trial-07")
     changed = page.locator("#changed")
     assert "Of 12 test images in common, 5 fixed, 0 newly broken" in changed.inner_text()
+    assert changed.locator(".verdict").inner_text() == (
+        "This may be luck: if both models were equally good, a difference at least this large "
+        "would come by chance in 6 of 100 cases (p = 0.063, exact McNemar test)."
+    )
+    few = "Only 12 test images are in common: so few show only large differences."
+    assert few in changed.inner_text() and "best partly by luck" not in changed.inner_text()
     assert changed.locator(".image").count() == 5
     paths = changed.locator(".image img").evaluate_all("images => images.map(({alt}) => alt)")
     assert sorted(paths) == [f"cat/{number}.png" for number in range(3, 8)]
@@ -166,6 +176,47 @@ def test_changed_predictions_of_two_experiments_are_shown(page):
     assert "0 fixed, 5 newly broken" in changed.inner_text()
     page.locator("#after").select_option(label="trial-07")
     assert "Select two different experiments." in changed.inner_text()
+
+
+SAID = """([repaired, broken, p]) => {
+    Object.assign(data.changed, {fixed: [[0, repaired], [broken, 0]], p_values: [[1, p], [p, 1]]});
+    return element("p", {}, ...verdict(0, 1)).textContent;
+}"""
+
+
+def test_the_verdict_suits_the_probability(page):
+    chances = {
+        0.0: "This is hardly luck: {} in fewer than 1 of 1,000 cases (p < 0.001, {}",
+        0.0044: "This is hardly luck: {} in 4 of 1,000 cases (p = 0.0044, {}",
+        0.031: "This is hardly luck: {} in 3 of 100 cases (p = 0.031, {}",
+        0.289: "This may be luck: {} in 29 of 100 cases (p = 0.29, {}",
+        0.9999: "This may be luck: {} almost always (p = 1.0, {}",
+    }
+    equal = (
+        "if both models were equally good, a difference at least this large would come by chance"
+    )
+    for p, text in chances.items():
+        assert page.evaluate(SAID, [6, 2, p]) == text.format(equal, "exact McNemar test).")
+    assert page.evaluate(SAID, [2, 2, 1]) == (
+        "No difference in accuracy: as many are fixed as newly broken."
+    )
+    assert page.evaluate(SAID, [0, 0, 1]) == (
+        "No difference to explain: the same test images are right in both."
+    )
+
+
+def test_the_page_warns_of_few_images_and_many_experiments(page):
+    said = "() => cautions(0, 1).map(({textContent}) => textContent)"
+    page.evaluate("data.changed.common = [[300, 20], [20, 280]]; data.found = 100; null")
+    few, many = page.evaluate(said)
+    assert few == (
+        "Only 20 test images are in common, of 300 and 280: so few show only large differences."
+    )
+    assert many == (
+        "The best of 100 experiments is best partly by luck: expect a lower accuracy on new images."
+    )
+    page.evaluate("data.changed.common = [[300, 290], [290, 300]]; data.found = 19; null")
+    assert page.evaluate(said) == []
 
 
 def test_matrices_sheets_and_sweeps_are_shown(page):

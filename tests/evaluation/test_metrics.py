@@ -8,6 +8,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import roc_auc_score
 
 from image_classifier.evaluation.metrics import (
+    accuracy_interval,
     expected_calibration_error,
     log_curves,
     per_class,
@@ -37,6 +38,34 @@ def test_metrics_worked_by_hand():
         "support": 2,
     }
     assert (second["precision"], second["recall"]) == (pytest.approx(2 / 3), 1.0)
+
+
+@pytest.mark.parametrize(
+    ("correct", "images", "low", "high"),
+    [
+        # Newcombe, "Two-sided confidence intervals for the single proportion", table I, method 3.
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        # With z = 1.96: z**2 / (n + z**2), and 1 minus that.
+        (20, 20, 0.8389, 1),
+        (0, 1, 0, 0.7935),
+        (1, 1, 0.2065, 1),
+    ],
+)
+def test_the_interval_of_the_accuracy(correct: int, images: int, low: float, high: float):
+    labels = (np.arange(images) >= correct).astype(int)  # the prediction is class 0
+    found = accuracy_interval(labels, np.tile([0.9, 0.1], (images, 1)))
+    assert found == {
+        "accuracy": round(correct / images, 6),
+        "low": pytest.approx(low, abs=5e-5),
+        "high": pytest.approx(high, abs=5e-5),
+        "confidence": 0.95,
+        "images": images,
+        "correct": correct,
+    }
+    json.dumps(found)
 
 
 def test_calibration_error_worked_by_hand():

@@ -143,6 +143,7 @@ def result_files(
                 "accuracy": accuracy,
             }
         },
+        "evaluate/test_accuracy.json": {"low": accuracy / 2, "high": (1 + accuracy) / 2},
         "train/plots/sklearn/confusion_matrix.json": confusion,
         "evaluate/plots/sklearn/confusion_matrix.json": confusion,
         "evaluate/plots/sklearn/roc.json": {"roc": roc},

@@ -67,6 +67,7 @@ def compare(experiments: Sequence[Experiment], max_bytes: int) -> dict:
         "experiments": [describe(result, states) for result in results],
         "params": list_params(results),
         "metrics": metrics,
+        "accuracy_intervals": [result.accuracy_interval for result in results],
         "training_curves": list_training_curves(results),
         "test_curves": {
             name: [thin(result.test_curves[name]) for result in results] for name in TEST_CURVES

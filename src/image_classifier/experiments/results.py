@@ -60,6 +60,9 @@ class Results:
         self.params = self._read("params.yaml", parse_params, {})
         self.train_metrics = self._read(f"{TRAIN}/metrics.json", parse_metrics, {})
         self.test_metrics = self._read(f"{EVALUATE}/metrics.json", parse_test_metrics, {})
+        self.accuracy_interval = self._read(
+            f"{EVALUATE}/test_accuracy.json", parse_interval, None, needed=False
+        )
         self.training_curves = self._read_training_curves()
         folder = "plots/sklearn"
         self.test_curves = {
@@ -75,11 +78,15 @@ class Results:
         self.predictions = self._read(f"{EVALUATE}/predictions.csv", parse_predictions, nothing)
         self.sheets = [*self._find_sheets(EVALUATE), *self._find_sheets(TRAIN)]
 
-    def _read(self, path: str, parse: Callable[[bytes], Value], default: Value) -> Value:
+    def _read(
+        self, path: str, parse: Callable[[bytes], Value], default: Value, needed: bool = True
+    ) -> Value:
+        """Read a file; if it is not `needed`, early experiments lack it, and that is no problem."""
         try:
             return parse(self.experiment.read(path))
         except FileNotFoundError:
-            self.problems.append(f"{path}: neither in Git nor in DVC's cache")
+            if needed:
+                self.problems.append(f"{path}: neither in Git nor in DVC's cache")
         except (OSError, *PARSE_ERRORS):
             self.problems.append(f"{path}: cannot be read")
         return default
@@ -150,6 +157,15 @@ def parse_test_metrics(content: bytes) -> dict[str, float]:
     """Name, such as "test.accuracy" -> number. Early experiments lack the prefix: it is added."""
     metrics = parse_metrics(content)
     return {f"test.{name.removeprefix('test.')}": value for name, value in metrics.items()}
+
+
+def parse_interval(content: bytes) -> tuple[float, float]:
+    """The bounds of the test accuracy's confidence interval."""
+    values = parse_metrics(content)
+    low, high = values["low"], values["high"]
+    if not 0 <= low <= high <= 1:
+        raise ValueError
+    return low, high
 
 
 def parse_table(content: bytes) -> Curve:
