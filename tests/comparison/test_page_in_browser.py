@@ -156,11 +156,11 @@ def test_changed_predictions_of_two_experiments_are_shown(page):
     page.locator("#after").select_option(label="trial-07")
     changed = page.locator("#changed")
     assert "Of 12 test images in common, 5 fixed, 0 newly broken" in changed.inner_text()
-    assert changed.locator(".verdict").inner_text() == (
+    assert changed.locator(".verdict").inner_text().replace("\u00a0", " ") == (
         "This may be luck: if both models were equally good, a difference at least this large "
         "would come by chance in 6 of 100 cases (p = 0.063, exact McNemar test)."
     )
-    few = "Only 12 test images are in common: so few show only large differences."
+    few = "Only 12 test images are in common: so few reveal only large differences."
     assert few in changed.inner_text() and "best partly by luck" not in changed.inner_text()
     assert changed.locator(".image").count() == 5
     paths = changed.locator(".image img").evaluate_all("images => images.map(({alt}) => alt)")
@@ -180,7 +180,7 @@ def test_changed_predictions_of_two_experiments_are_shown(page):
 
 SAID = """([repaired, broken, p]) => {
     Object.assign(data.changed, {fixed: [[0, repaired], [broken, 0]], p_values: [[1, p], [p, 1]]});
-    return element("p", {}, ...verdict(0, 1)).textContent;
+    return element("p", {}, ...verdict(0, 1)).textContent.replaceAll("\\u00a0", " ");
 }"""
 
 
@@ -210,7 +210,7 @@ def test_the_page_warns_of_few_images_and_many_experiments(page):
     page.evaluate("data.changed.common = [[300, 20], [20, 280]]; data.found = 100; null")
     few, many = page.evaluate(said)
     assert few == (
-        "Only 20 test images are in common, of 300 and 280: so few show only large differences."
+        "Only 20 test images are in common, of 300 and 280: so few reveal only large differences."
     )
     assert many == (
         "The best of 100 experiments is best partly by luck: expect a lower accuracy on new images."

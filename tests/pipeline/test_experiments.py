@@ -64,7 +64,7 @@ def test_outputs_of_a_run(project: Project):
     accuracy = json.loads((project.root / "dvclive/evaluate/test_accuracy.json").read_text())
     assert (accuracy["correct"], accuracy["images"]) == (right, len(predictions))
     assert accuracy["low"] < accuracy["accuracy"] == test["accuracy"] <= accuracy["high"]
-    assert "test_accuracy.json" in (project.root / "dvclive/evaluate/report.html").read_text()
+    assert "test_accuracy_json" in (project.root / "dvclive/evaluate/report.html").read_text()
 
 
 def test_reports_and_plots_open_without_a_network(project: Project):
