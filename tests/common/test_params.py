@@ -27,6 +27,7 @@ from helpers.yaml_faults import (
 )
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import (
+    AUGMENTATION,
     KERAS_APPLICATIONS,
     WEIGHTS_MODULES,
     Params,
@@ -160,7 +161,10 @@ FROZEN = ("backbone: efficientnet_lite0", "image_size: 64", "color_mode: rgb")
         ),
         (
             [*FROZEN, "views: 2"],
-            ["prepare.views: found 2; without horizontal_flip or rotation all views are identical"],
+            [
+                "prepare.views: found 2; without horizontal_flip, rotation, zoom, translation, "
+                "brightness or contrast all views are identical, allowed: 1"
+            ],
         ),
         (
             [*FROZEN, "strategy: mirrored"],
@@ -178,6 +182,12 @@ FROZEN = ("backbone: efficientnet_lite0", "image_size: 64", "color_mode: rgb")
 )
 def test_contradictions(changed, changes: list[str], reasons: list[str]):
     check_starts(reasons_of(changed(*changes)), reasons)
+
+
+@pytest.mark.parametrize("name", AUGMENTATION)
+def test_any_augmentation_allows_several_views(changed, name: str):
+    value = "true" if name == "horizontal_flip" else "0.1"
+    read_params(changed(*FROZEN, "views: 2", f"{name}: {value}"))
 
 
 @pytest.mark.fault(
@@ -373,7 +383,7 @@ def test_valid_values_are_read_unchanged(tmp_path: Path, examples: int):
             download["sha256"] = None
         if model["backbone"] != "cnn":
             prepare.update(color_mode="rgb", image_size=max(prepare["image_size"], 75))
-            if not prepare["horizontal_flip"] and not prepare["rotation"]:
+            if not any(prepare[name] for name in AUGMENTATION):
                 prepare["views"] = 1
             prepare["views"] = min(prepare["views"], train["epochs"])
             if model["fine_tune_layers"] == 0:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from helpers.project import REPOSITORY
-from image_classifier.common.params import Params, read_params
+from image_classifier.common.params import AUGMENTATION, Params, read_params
 from image_classifier.computing.tensorflow_setup import keras
 from image_classifier.outputs.metadata import TrainedOn
 from image_classifier.outputs.model_file import save_model
@@ -16,6 +16,7 @@ TRAINED_ON = TrainedOn(
     table_sha256="0" * 64,
     image_size=32,
     color_mode="rgb",
+    augmentation={**dict.fromkeys(AUGMENTATION, 0.0), "horizontal_flip": True, "rotation": 0.2},
     backbone="mobilenet_v2",
     weights="random",
     fine_tune_layers=2,

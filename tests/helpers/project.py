@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from image_classifier.common.params import AUGMENTATION
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 COPIED = [
     ".dvc/config",
@@ -49,7 +51,7 @@ def run_python(
     )
 
 
-AUGMENTED = {"horizontal_flip": True, "rotation": 0.1}
+AUGMENTED = {"horizontal_flip": True, **dict.fromkeys(AUGMENTATION[1:], 0.1)}
 ON_FEATURES = {
     "prepare": {"image_size": 32, "views": 2, **AUGMENTED},
     "model": {"backbone": "efficientnet_lite0"},

@@ -9,9 +9,8 @@ import pytest
 from helpers.models import CLASS_NAMES, TRAINED_ON, params_with, save_network
 from helpers.project import REPOSITORY, run_python
 from image_classifier.common.errors import InputError
-from image_classifier.common.params import Params, read_params
+from image_classifier.common.params import Params
 from image_classifier.computing.tensorflow_setup import keras
-from image_classifier.networks.augmentation import build_augmentation
 from image_classifier.networks.backbones import build_feature_extractor
 from image_classifier.outputs.metadata import describe_training
 from image_classifier.outputs.model_file import load_model
@@ -76,33 +75,6 @@ def test_augmentation_changes_training_only(pixels: np.ndarray):
     assert np.asarray(augmentation(images, training=False) == images).all()
 
 
-def test_images_are_unchanged_without_augmentation(pixels: np.ndarray):
-    params = read_params(REPOSITORY / "params.yaml").prepare
-    augmentation = build_augmentation(params.model_copy(update={"image_size": 32}), channels=3)
-    for count in (5, 2):
-        images = pixels[:count].astype(np.float32)
-        assert (np.asarray(augmentation(images, training=True)) == images).all()
-
-
-def test_flip_and_rotation_are_independent():
-    # In an image with a bright left edge, its side shows the flip and its tilt the rotation.
-    size = 33
-    images = np.zeros((400, size, size, 1), np.float32)
-    images[:, size // 2, : size // 4] = 255
-    params = params_with(backbone="cnn").prepare.model_copy(
-        update={"image_size": size, "rotation": 0.1}
-    )
-    augmented = np.asarray(build_augmentation(params, channels=1)(images, training=True))[..., 0]
-    weights = augmented.sum(axis=(1, 2))
-    columns = (augmented.sum(axis=1) * np.arange(size)).sum(axis=1) / weights
-    rows = (augmented.sum(axis=2) * np.arange(size)).sum(axis=1) / weights
-    flipped, upwards = columns > size // 2, rows < size // 2
-    for is_flipped in (True, False):
-        for is_upwards in (True, False):
-            # Expected: 100, a quarter, each, with a standard deviation below 9.
-            assert 60 < ((flipped == is_flipped) & (upwards == is_upwards)).sum() < 140
-
-
 def test_a_random_backbone_is_the_one_that_computed_the_features():
     params = params_with(backbone="mobilenet_v2")
     keras.utils.set_random_seed(params.prepare.seed)
@@ -158,6 +130,7 @@ def test_the_model_file_contains_nothing_about_the_machine(tmp_path: Path):
     assert "someone" not in str(trained_on)
     assert trained_on.weights == "weights.h5" and trained_on.fine_tune_layers == 3
     assert trained_on.validation_accuracy == 0.123457
+    assert trained_on.augmentation == TRAINED_ON.augmentation
     params["model"].update(backbone="cnn")
     trained_on = describe_training(Params.model_validate(params), table, 60, 2, 0.5)
     assert (trained_on.weights, trained_on.fine_tune_layers) == ("random", 0)

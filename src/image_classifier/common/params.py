@@ -67,6 +67,7 @@ ImageCount = Annotated[int, Field(ge=0, le=1_000)]
 Filters = Annotated[int, Field(ge=1, le=4_096)]
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+Strength = Annotated[float, Field(ge=0, lt=1)]
 ONE_LINE = r"^[^\x00-\x1f]+$"
 Source = Annotated[
     str, Field(pattern=ONE_LINE, description="a URL, an archive, a folder or a bucket")
@@ -100,15 +101,28 @@ class DownloadParams(Section):
             )
 
 
+# The parameters of `PrepareParams` for random changes to training images; 0 or false: no change.
+AUGMENTATION = ("horizontal_flip", "rotation", "zoom", "translation", "brightness", "contrast")
+
+
 class PrepareParams(Section):
     image_size: Annotated[int, Field(ge=8, le=4_096)]
     color_mode: Literal["rgb", "grayscale"]
     views: PositiveInt
     horizontal_flip: bool
     rotation: Annotated[float, Field(ge=0, le=0.5)]
+    zoom: Strength
+    translation: Strength
+    brightness: Annotated[float, Field(ge=0, le=1)]
+    contrast: Strength
     validation_fraction: Fraction
     test_fraction: Fraction
     seed: Seed
+
+    @property
+    def augmentation(self) -> dict[str, bool | float]:
+        """The values of the parameters `AUGMENTATION`."""
+        return {name: getattr(self, name) for name in AUGMENTATION}
 
     def contradictions(self) -> Iterator[Contradiction]:
         if self.validation_fraction + self.test_fraction >= 1:
@@ -187,7 +201,7 @@ class Params(Section):
             yield Contradiction(
                 f"prepare.image_size: found {prepare.image_size}; allowed with {model.backbone}: "
                 f"{smallest} or more",
-                of=("model.backbone",),
+                of=("prepare.image_size", "model.backbone"),
             )
         if model.backbone != "cnn" and prepare.color_mode == "grayscale":
             yield Contradiction(
@@ -198,14 +212,13 @@ class Params(Section):
             yield Contradiction(
                 f"prepare.views: found {prepare.views}; train.epochs is {train.epochs}, and each "
                 f"epoch uses one view, allowed: 1 to {train.epochs}",
-                of=("train.epochs", *frozen),
+                of=("prepare.views", "train.epochs", *frozen),
             )
-        augmented = prepare.horizontal_flip or prepare.rotation > 0
-        if model.frozen and prepare.views > 1 and not augmented:
+        if model.frozen and prepare.views > 1 and not any(prepare.augmentation.values()):
             yield Contradiction(
-                f"prepare.views: found {prepare.views}; without horizontal_flip or rotation all "
-                "views are identical, allowed: 1",
-                of=frozen,
+                f"prepare.views: found {prepare.views}; without {', '.join(AUGMENTATION[:-1])} or "
+                f"{AUGMENTATION[-1]} all views are identical, allowed: 1",
+                of=("prepare.views", *(f"prepare.{name}" for name in AUGMENTATION), *frozen),
             )
         if model.frozen and train.strategy != "none":
             yield Contradiction(

@@ -26,6 +26,7 @@ class TrainedOn(NamedTuple):
     table_sha256: str  # of data/prepared/images.csv, which has the SHA-256 of each image
     image_size: int
     color_mode: str
+    augmentation: dict[str, bool | float]  # of params.yaml's section prepare, by name
     backbone: str
     weights: str
     fine_tune_layers: int
@@ -66,6 +67,7 @@ def describe_training(
         table_sha256=hashlib.sha256(table.read_bytes()).hexdigest(),
         image_size=params.prepare.image_size,
         color_mode=params.prepare.color_mode,
+        augmentation=params.prepare.augmentation,
         backbone=params.model.backbone,
         weights="random" if from_scratch else Path(params.model.weights).name,
         fine_tune_layers=0 if from_scratch else params.model.fine_tune_layers,

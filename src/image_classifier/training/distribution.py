@@ -27,7 +27,15 @@ from image_classifier.training.checkpoint import state_variables
 from image_classifier.training.classifier import Networks
 
 START_SECONDS = 600  # all workers must have been started within this time
-RANDOM_LAYERS = (keras.layers.Dropout, keras.layers.RandomFlip, keras.layers.RandomRotation)
+RANDOM_LAYERS = (
+    keras.layers.Dropout,
+    keras.layers.RandomFlip,
+    keras.layers.RandomRotation,
+    keras.layers.RandomZoom,
+    keras.layers.RandomTranslation,
+    keras.layers.RandomBrightness,
+    keras.layers.RandomContrast,
+)
 Job = Literal["chief", "worker"]
 Address = Annotated[str, Field(pattern=r"^[^\s/]+:\d{1,5}$")]
 Addresses = Annotated[
