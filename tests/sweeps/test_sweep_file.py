@@ -93,7 +93,8 @@ def test_each_faulty_key_gives_a_line(
     [
         ("train.dropuot: {low: 0, high: 1}", [": unknown; did you mean 'train.dropout'?"]),
         ("dropout: {low: 0, high: 0.5}", [": unknown; did you mean 'train.dropout'?"]),
-        ("prepare.views: {choices: [1]}", [": unknown; allowed: train.learning_rate"]),
+        ("prepare.seed: {choices: [1]}", [": not varied by sweeps; allowed: train.learning_rate"]),
+        ("compute: {choices: [1]}", [": unknown; allowed: train.learning_rate"]),
         ("train.dropout: 3", [f": found 3; allowed: {FORM}"]),
         ("train.dropout: {lo: 0, high: 0.1}", [".lo: unknown; did you mean 'low'?"]),
         ("train.dropout: {low: a, high: 0.1}", [".low: found 'a'; allowed: a number"]),
@@ -168,6 +169,25 @@ def test_values_that_suit_another_varied_parameter_are_tried(tmp_path: Path, par
         f"{TEXT}  train.stop_after: {{choices: [3, 18]}}\n  train.epochs: {{choices: [4, 20]}}\n"
     )
     read_sweep(path, params)
+
+
+@pytest.mark.parametrize(("backbone", "image_size"), [("cnn", 28), ("efficientnet_lite0", 32)])
+def test_prepared_data_may_suit_another_varied_parameter(
+    tmp_path: Path, params: Params, backbone: str, image_size: int
+):
+    values = params.model_dump()
+    values["prepare"].update(image_size=image_size, color_mode="rgb", views=2, rotation=0.1)
+    values["model"].update(backbone=backbone)
+    path = tmp_path / "sweep.yaml"
+    path.write_text(
+        f"{TEXT.partition('parameters:')[0]}parameters:\n"
+        "  model.backbone: {choices: [cnn, efficientnet_lite0]}\n"
+        "  prepare.image_size: {choices: [28, 32]}\n"
+        "  prepare.views: {choices: [1, 2, 20]}\n"
+        "  prepare.rotation: {choices: [0.0, 0.1]}\n"
+        "  train.epochs: {choices: [1, 20]}\n"
+    )
+    read_sweep(path, Params.model_validate(values))
 
 
 def test_a_grid_must_be_finite(tmp_path: Path, params: Params):

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from image_classifier.common.params import ModelParams, Params, PositiveInt, Seed, TrainParams
 from image_classifier.common.strict_yaml import Section, explain, nearest, read_yaml, refusal, shown
+from image_classifier.sweeps.trials import PREPARE_PARAMETERS
 
 Number = Annotated[int | float, Field(ge=-(2**32), le=2**32)]
 OptionalNumber = Annotated[Number | None, Field(description=f"a number, {-(2**32):,} to {2**32:,}")]
@@ -23,6 +24,12 @@ Choices = Annotated[
 SEARCHED = [
     *(f"train.{key}" for key in TrainParams.model_fields),
     *(f"model.{key}" for key in ModelParams.model_fields),
+    *(name for name in PREPARE_PARAMETERS if name.startswith("prepare.")),
+]
+PARAMETERS = [
+    f"{section}.{key}"
+    for section, field in Params.model_fields.items()
+    for key in field.annotation.model_fields
 ]
 MOST_VALUES = 100_000  # in a grid, which is kept in memory
 
@@ -91,9 +98,10 @@ class SearchedParameter(Section):
 
 def _known(name: str) -> str:
     if name not in SEARCHED:
-        near = nearest(name, SEARCHED)
+        near = None if name in PARAMETERS else nearest(name, SEARCHED)
         allowed = f"did you mean {near!r}?" if near else f"allowed: {', '.join(SEARCHED)}"
-        raise ValueError(f"unknown; {allowed}")
+        found = "not varied by sweeps" if name in PARAMETERS else "unknown"
+        raise ValueError(f"{found}; {allowed}")
     return name
 
 

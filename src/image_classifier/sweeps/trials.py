@@ -17,11 +17,17 @@ from typing import IO, Any
 from dvc.config import Config
 
 from image_classifier.common.errors import InputError
+from image_classifier.common.params import AUGMENTATION
 from image_classifier.common.stage_inputs import PIPELINE, cached_outputs
 from image_classifier.outputs.git import git
 
-# Parameters that a sweep may vary and stage prepare reads; see dvc.yaml.
-PREPARE_PARAMETERS = ("model.backbone", "model.weights", "model.fine_tune_layers")
+# Parameters that a sweep may vary and stage prepare reads; see dvc.yaml. Not the seed and the
+# fractions of the splits: trials would be compared on different images.
+PREPARE_PARAMETERS = (
+    *("model.backbone", "model.weights", "model.fine_tune_layers"),
+    *("prepare.image_size", "prepare.views"),
+    *(f"prepare.{name}" for name in AUGMENTATION),
+)
 IGNORED = Path(".dvc/tmp/ignored")
 _preparing = threading.Lock()
 
@@ -124,7 +130,8 @@ class TrialProcess:
         original = path.read_text(encoding="utf-8")
         # Unchanged data are only linked from the cache.
         with self._preparing if changes else nullcontext():
-            apply_overrides(path, changes)
+            # All of them: the stage checks parameters that it does not read, such as train.epochs.
+            apply_overrides(path, [f"{name}={value}" for name, value in parameters.items()])
             command = [sys.executable, "-m", "dvc", "repro", "--quiet", "prepare"]
             process = self._begin(
                 command,
