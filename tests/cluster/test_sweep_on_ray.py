@@ -151,7 +151,8 @@ def test_a_sweep_uses_machines_that_join_later(sweep: Project, machines: Machine
 @pytest.mark.exhaustive
 def test_a_failing_trial_is_not_repeated(sweep: Project, machines: Machines):
     sweep.set_params({"model": {"backbone": "efficientnet_lite0"}, "prepare": {"image_size": 32}})
-    text = sweep_text("model.weights: {choices: [nowhere.h5, random]}", pruner="median")
+    varied = ["model.weights: {choices: [nowhere.h5, random]}", "prepare.zoom: {choices: [0.1]}"]
+    text = sweep_text(*varied, pruner="median")
     (sweep.root / "sweeps/grid.yaml").write_text(text)
     done = sweep.run("python", "src/sweep.py", "sweeps/grid.yaml", "--ray", machines.address)
     assert "Traceback" not in done.stderr

@@ -170,6 +170,8 @@ def test_a_failing_trial_does_not_stop_the_sweep(sweep: Project):
     sweep.set_params({"model": {"backbone": "efficientnet_lite0"}, "prepare": {"image_size": 32}})
     # With this seed, a trial fails between two trials on the same data.
     grid = ["model.weights: {choices: [nowhere.h5, random]}", "train.batch_size: {choices: [4, 8]}"]
+    grid += ["prepare.translation: {choices: [0.1]}"]
+    grid += ["prepare.views: {choices: [3]}", "train.epochs: {choices: [3]}"]  # only together
     (sweep.root / "sweeps/grid.yaml").write_text(sweep_text(*grid, pruner="median", seed=1))
     done = sweep.run("python", "src/sweep.py", "sweeps/grid.yaml")
     assert "Traceback" not in done.stderr
@@ -181,6 +183,10 @@ def test_a_failing_trial_does_not_stop_the_sweep(sweep: Project):
     }
     complete = [trial["experiment"] for trial in trials if trial["state"] == "complete"]
     assert sorted(names_of(sweep)) == sorted(complete)
+    sweep.run("dvc", "exp", "apply", complete[-1])
+    assert "up to date" in sweep.run("dvc", "status").stdout
+    params = YAML().load(sweep.root / "params.yaml")["prepare"]
+    assert (params["translation"], params["views"]) == (0.1, 3)
 
 
 def test_all_faults_of_a_sweep_are_reported_at_once(sweep: Project):

@@ -26,7 +26,8 @@ from helpers.yaml_faults import (
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import Params, read_params
 from image_classifier.sweeps.study import build_sampler
-from image_classifier.sweeps.sweep_file import Sweep, read_sweep
+from image_classifier.sweeps.sweep_file import SEARCHED, Sweep, read_sweep
+from image_classifier.sweeps.trials import PREPARE_PARAMETERS
 
 SWEEP = REPOSITORY / "sweeps/learning_rate.yaml"
 TEXT = SWEEP.read_text(encoding="utf-8")
@@ -188,6 +189,13 @@ def test_prepared_data_may_suit_another_varied_parameter(
         "  train.epochs: {choices: [1, 20]}\n"
     )
     read_sweep(path, Params.model_validate(values))
+
+
+def test_each_varied_parameter_that_stage_prepare_reads_prepares_the_data():
+    stages = YAML(typ="safe").load(REPOSITORY / "dvc.yaml")["stages"]
+    read = stages["prepare"]["params"]
+    varied = {name for name in SEARCHED if name in read or name.partition(".")[0] in read}
+    assert varied == set(PREPARE_PARAMETERS)
 
 
 def test_a_grid_must_be_finite(tmp_path: Path, params: Params):
