@@ -19,6 +19,8 @@ def draw_sweep(study: optuna.Study, metric: str, folder: Path) -> list[Path]:
     matplotlib.rcdefaults()  # a user's matplotlibrc may want LaTeX, or other sizes
     # Optuna marks these functions as experimental, which users can do nothing about.
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    # Matplotlib's warning if a parameter has had the same value in all trials so far.
+    warnings.filterwarnings("ignore", message="Attempting to set identical")
 
     plotters = {
         "history": lambda: plots.plot_optimization_history(study, target_name=name),
