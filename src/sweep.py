@@ -58,7 +58,11 @@ def main() -> None:
     ):
         results.mkdir(exist_ok=True)
         identity = runner.identify(snapshot, pool.prepared, sweep)
-        study = open_study(results / "trials.sqlite3", identity, sweep, params.train.epochs)
+        # The search begins with the present parameters, so that its result can be compared.
+        present = sweep.present(params)
+        study = open_study(
+            results / "trials.sqlite3", identity, sweep, params.train.epochs, present
+        )
         done = len(finished_trials(study))
         print(f"{arguments.file}: {done} of {trial_count} trials are done")
 
@@ -75,11 +79,15 @@ def main() -> None:
                     tqdm.write(table.header(sweep))
                 tqdm.write(table.line(f"{number}/{trial_count}", trial, sweep))
                 progress.update()
-    summarise(study, sweep, arguments.file, results)
+    summarise(study, sweep, present, arguments.file, results)
 
 
-def summarise(study: "Study", sweep: "Sweep", file: Path, results: Path) -> None:
+def summarise(
+    study: "Study", sweep: "Sweep", present: dict | None, file: Path, results: Path
+) -> None:
     """Write the table of trials and plots of the sweep, and print the best trial.
+
+    And whether it is better than `present`, the values in params.yaml, if a trial had these.
 
     Raises:
         InputError: if no trial was completed.
@@ -91,7 +99,8 @@ def summarise(study: "Study", sweep: "Sweep", file: Path, results: Path) -> None
     from image_classifier.sweeps.study import write_trials
 
     write_trials(study, results / "trials.csv")
-    if not study.get_trials(states=[TrialState.COMPLETE]):
+    complete = study.get_trials(states=[TrialState.COMPLETE])
+    if not complete:
         raise InputError(f"{file}: no trial was completed, see {results}/trials.csv")
     plots = draw_sweep(study, sweep.metric, results)
     best = study.best_trial
@@ -99,10 +108,19 @@ def summarise(study: "Study", sweep: "Sweep", file: Path, results: Path) -> None
     values = ", ".join(f"{key} {table.shown(value)}" for key, value in best.params.items())
     print(f"\nBest trial: {name}, validation {sweep.metric} {best.value:.4f}")
     print(f"            {values}")
-    print(f"\nTo use it  dvc exp apply {name}")
-    print(f"Look at    {results}/trials.csv")
+    before = next((trial for trial in complete if trial.params == present), None)
+    better = before and before.value != best.value
+    if better:
+        known = before.user_attrs["experiment"]
+        print(f"At present: {known}, validation {sweep.metric} {before.value:.4f}")
+    elif before:
+        print("            no better than the values in params.yaml")
+    print(f"\nTo use it   dvc exp apply {name}")
+    if better:
+        print(f"Is it luck? python src/report.py {known} {name}")
+    print(f"Look at     {results}/trials.csv")
     for path in plots:
-        print(f"           {path}")
+        print(f"            {path}")
 
 
 def parse_arguments() -> argparse.Namespace:

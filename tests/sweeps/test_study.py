@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from optuna import Study, Trial
 
+from helpers.project import REPOSITORY
+from image_classifier.common.params import read_params
 from image_classifier.sweeps.study import new_trials, open_study
 from image_classifier.sweeps.sweep_file import SearchedParameter, Sweep
 
@@ -51,6 +53,45 @@ def test_sampled_numbers_have_four_digits_within_their_range(tmp_path: Path, sam
         assert values["train.validation_fraction"] in [0.123456, 0.654321]
     assert len({values["train.learning_rate"] for values in used}) == 30
     assert any(values["train.epochs"] % 10 for values in used)
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_a_search_begins_with_the_present_parameters(tmp_path: Path, sampler: str):
+    parameters = {
+        "train.learning_rate": {"low": 1e-4, "high": 1e-1, "log": True},
+        "train.dropout": {"low": 0.0, "high": 0.6, "step": 0.1},
+        "train.batch_size": {"choices": [16, 32]},
+    }
+    sweep = Sweep(sampler=sampler, **SETTINGS, parameters=parameters)
+    params = read_params(REPOSITORY / "params.yaml")
+    present = sweep.present(params)
+    assert list(present) == list(parameters)
+    for _ in range(2):  # and not again when it is resumed
+        study = open_study(tmp_path / "trials.sqlite3", "some", sweep, 1, present)
+        trial = next(new_trials(study, sweep))
+        for name, parameter in sweep.parameters.items():
+            parameter.suggest(trial, name)
+        study.tell(trial, 0.5)
+    first, second = study.get_trials()
+    assert first.params == present != second.params
+
+
+@pytest.mark.parametrize(
+    ("values", "allowed"),
+    [
+        ({"choices": [16, 64]}, False),
+        ({"choices": [16, 32]}, True),
+        ({"low": 33, "high": 64}, False),
+        ({"low": 8, "high": 64}, True),
+        ({"low": 8, "high": 64, "step": 16}, False),
+        ({"low": 8, "high": 64, "step": 12}, True),
+        ({"low": 8.5, "high": 64}, True),
+    ],
+)
+def test_a_search_that_excludes_a_present_value_begins_elsewhere(values: dict, allowed: bool):
+    sweep = Sweep(sampler="tpe", **SETTINGS, parameters={"train.batch_size": values})
+    params = read_params(REPOSITORY / "params.yaml")  # its batch size is 32
+    assert sweep.present(params) == ({"train.batch_size": 32} if allowed else None)
 
 
 @pytest.mark.parametrize("sampler", ["tpe", "random", "grid"])

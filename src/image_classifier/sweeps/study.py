@@ -9,16 +9,19 @@ import optuna
 from optuna.distributions import BaseDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from image_classifier.sweeps.sweep_file import Sweep
+from image_classifier.sweeps.sweep_file import Sweep, Value
 
 
-def open_study(storage: Path, identity: str, sweep: Sweep, epochs: int) -> optuna.Study:
+def open_study(
+    storage: Path, identity: str, sweep: Sweep, epochs: int, first: dict[str, Value] | None = None
+) -> optuna.Study:
     """Start a study, or resume the one with the same identity.
 
     Args:
         storage: an SQLite file that can hold several studies.
         identity: hash of everything that the trials depend on besides their parameters.
         epochs: length of a trial that is not stopped.
+        first: the parameters of the first trial, in other sweeps than a grid (None: any).
     """
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # src/sweep.py prints failed trials itself
     study = optuna.create_study(
@@ -29,7 +32,10 @@ def open_study(storage: Path, identity: str, sweep: Sweep, epochs: int) -> optun
     )
     for trial in study.get_trials(states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
-    study.sampler = build_sampler(sweep, len(study.get_trials()))
+    started = study.get_trials()
+    study.sampler = build_sampler(sweep, len(started))
+    if first and not started and sweep.sampler != "grid":
+        study.enqueue_trial(first)
     # Stops a trial if other trials had better metrics after the same number of epochs.
     study.pruner = {
         "none": optuna.pruners.NopPruner(),

@@ -85,6 +85,15 @@ class SearchedParameter(Section):
             return trial.suggest_int(name, self.low, self.high, step=self.step or 1, log=self.log)
         return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
 
+    def allows(self, value: Value | None) -> bool:
+        """Whether a trial can choose this value."""
+        if self.choices is not None:
+            return value in self.choices
+        if not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return False
+        step = self.step or (1 if self.whole else None)
+        return step is None or math.isclose(math.remainder(value - self.low, step), 0, abs_tol=1e-9)
+
     def grid(self) -> list[Value] | None:
         """All values, or None if their number is not limited."""
         if self.choices is not None:
@@ -123,6 +132,17 @@ class Sweep(Section):
         if self.sampler != "grid":
             return math.inf
         return math.prod(len(parameter.grid()) for parameter in self.parameters.values())
+
+    def present(self, params: Params) -> dict[str, Value] | None:
+        """The present values of the parameters, or None if no trial can choose them."""
+        sections = params.model_dump()
+        values = {}
+        for name, parameter in self.parameters.items():
+            section, key = name.split(".")
+            values[name] = sections[section][key]
+            if not parameter.allows(values[name]):
+                return None
+        return values
 
     def grid(self) -> list[dict[str, Value]]:
         """All combinations of a grid, in an order that depends on the seed."""
