@@ -94,13 +94,13 @@ def train(way: str) -> None:
     """Fit in the current project in one way, and print the median seconds of an epoch."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     sys.path.insert(0, "src")
-    from training import epoch_seconds
-
     from image_classifier.common.params import read_params
     from image_classifier.computing.prepared import open_splits
     from image_classifier.computing.tensorflow_setup import keras, make_deterministic, tf
     from image_classifier.outputs.batches import training_batches
-    from image_classifier.training.classifier import build_networks, compile_network
+    from image_classifier.training.classifier import build_networks
+    from image_classifier.training.optimization import compile_network
+    from training import epoch_seconds
 
     params = read_params()
     size, batch_size = params.prepare.image_size, params.train.batch_size
@@ -114,7 +114,7 @@ def train(way: str) -> None:
         )
         data = data.cache().prefetch(tf.data.AUTOTUNE)
     network = build_networks(params, len(class_names)).fitted
-    compile_network(network, params)
+    compile_network(network, params, split.labels)
     print(json.dumps(epoch_seconds(network, data, EPOCHS)))
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from measure import (
+    LITE0,
     REPOSITORY,
     make_project,
     median_ratio,
@@ -27,7 +28,7 @@ RANDOM = {"model__weights": "random"}
 DEFAULT, LARGEST = "efficientnet_lite0, 5 views", "resnet50, 15 views"
 # Name -> preset, changes, and the number of rounds that run its first experiment.
 VARIANTS = {
-    DEFAULT: ("cats_and_dogs", {"prepare__views": 5}, 2),
+    DEFAULT: ("cats_and_dogs", {**LITE0, "prepare__views": 5}, 2),
     "resnet50, 1 view": ("cats_and_dogs_resnet50", {"prepare__views": 1, **RANDOM}, 2),
     LARGEST: ("cats_and_dogs_resnet50", {"prepare__views": 15, **RANDOM}, 1),
 }

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 
 from measure import (
+    LITE0,
     make_project,
     median_ratio,
     read_arguments,
@@ -33,7 +34,7 @@ def main() -> None:
     whole, warm = defaultdict(list), defaultdict(list)
     with temporary_folder() as folder:
         project = make_project(
-            folder / "project", "cats_and_dogs", arguments.photos, prepare__views=VIEWS
+            folder / "project", "cats_and_dogs", arguments.photos, prepare__views=VIEWS, **LITE0
         )
         substitute(
             project / "src/image_classifier/preparation/engines.py", "TASK_SIZE = ", TASK_SIZE

@@ -20,7 +20,11 @@ COUNTS = (1_000, 10_000, 100_000)
 SIDE = 128  # pixels of the generated images
 SMALLER = 96  # pixels to which prepare scales them
 NETWORKS = {  # with enough epochs for a stable time
-    "efficientnet_lite0": [f"prepare.image_size={SMALLER}", "train.epochs=15"],
+    "efficientnet_lite0": [
+        "model.backbone=efficientnet_lite0",
+        f"prepare.image_size={SMALLER}",
+        "train.epochs=15",
+    ],
     "cnn": ["model.backbone=cnn", "prepare.image_size=32", "train.epochs=3"],
 }
 

@@ -63,19 +63,19 @@ def main() -> None:
 
 def build_training(views: np.ndarray, labels: np.ndarray, dropout: float):
     """Return a function that trains like src/train.py and returns the median time of an epoch."""
-    from training import epoch_seconds
-
     from image_classifier.common.params import read_params
     from image_classifier.computing.tensorflow_setup import make_deterministic
     from image_classifier.outputs.batches import training_batches
-    from image_classifier.training.classifier import build_networks, compile_network
+    from image_classifier.training.classifier import build_networks
+    from image_classifier.training.optimization import compile_network
+    from training import epoch_seconds
 
     make_deterministic(0)
     params = read_params(REPOSITORY / "presets/cats_and_dogs.yaml")
     train = params.train.model_copy(update={"dropout": dropout})
     params = params.model_copy(update={"train": train})
     network = build_networks(params, 2).fitted
-    compile_network(network, params)
+    compile_network(network, params, labels)
 
     def epoch() -> float:
         return epoch_seconds(network, training_batches(views, labels, BATCH_SIZE, seed=0), EPOCHS)
