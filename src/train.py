@@ -44,7 +44,7 @@ def main() -> None:
         set_aside(EVALUATE_LOG),  # the test results of the earlier model
     ):
         steps.begin_log(live, params)
-        checkpoint = Checkpoint(identity, params.train.epochs, live, system)
+        checkpoint = Checkpoint(identity, params.train.patience, live, system)
         steps.fit(training, live, system, checkpoint, [PrintEpochs()])
         steps.log_validation(live, training, checkpoint)
         inputs.check_unchanged()

@@ -36,6 +36,12 @@ from image_classifier.common.params import (
 from image_classifier.common.strict_yaml import bounds
 
 PARAMS = REPOSITORY / "params.yaml"
+# Parameters that train.epochs limits further than their type.
+UP_TO_EPOCHS = {
+    "views": "1 to train.epochs",
+    "warmup_epochs": "0 to train.epochs",
+    "stop_after": "1 to train.epochs",
+}
 TEXT = PARAMS.read_text(encoding="utf-8")
 PRESETS = sorted((REPOSITORY / "presets").glob("*.yaml"))
 KEYS = dict(keys_of(Params.model_json_schema()))
@@ -95,8 +101,8 @@ def test_comments_state_the_allowed_values_equally_in_all_files(path: Path):
     for comment in filter(None, comments):
         (_, key), schema = next(keys)
         (schema,) = [inner for inner in types_of(schema) if inner["type"] != "null"]
-        limits = {bounds(schema), "1 to train.epochs" if key in ("views", "stop_after") else ""}
-        assert any(limit in comment for limit in limits if limit or not bounds(schema)), key
+        limit = UP_TO_EPOCHS.get(key, bounds(schema))
+        assert limit in comment, key
         if key != "backbone":
             assert " | ".join(schema.get("enum", [])) in comment
     assert next(keys, None) is None
@@ -142,6 +148,8 @@ FROZEN = ("backbone: efficientnet_lite0", "image_size: 64", "color_mode: rgb")
     [
         (["dataset: image_folder"], ["download.source: found null"]),
         (["stop_after: 16"], ["train.stop_after: found 16"]),
+        (["warmup_epochs: 16"], ["train.warmup_epochs: found 16"]),
+        (["weight_decay: 0.1"], ["train.weight_decay: found 0.1; train.optimizer is adam"]),
         (["source: images"], ["download.source: found 'images'; the digits dataset"]),
         ([f"sha256: {'a' * 64}"], ["download.sha256: found 'aaa"]),
         (
@@ -389,6 +397,9 @@ def test_valid_values_are_read_unchanged(tmp_path: Path, examples: int):
             if model["fine_tune_layers"] == 0:
                 train["strategy"] = "none"
         train["stop_after"] = min(train["stop_after"] or 1, train["epochs"])
+        train["warmup_epochs"] = min(train["warmup_epochs"], train["epochs"])
+        if train["optimizer"] == "adam":
+            train["weight_decay"] = 0.0
         prepare["test_fraction"] *= 0.99 * (1 - prepare["validation_fraction"])
         assume(prepare["test_fraction"] > 0)
         assume(prepare["test_fraction"] + prepare["validation_fraction"] < 1)  # rounded

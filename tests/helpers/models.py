@@ -20,6 +20,7 @@ TRAINED_ON = TrainedOn(
     backbone="mobilenet_v2",
     weights="random",
     fine_tune_layers=2,
+    recipe={"optimizer": "adam", "learning_rate": 0.001, "early_stopping": None},
     epochs=5,
     best_epoch=4,
     validation_accuracy=0.75,

@@ -52,6 +52,14 @@ def run_python(
 
 
 AUGMENTED = {"horizontal_flip": True, **dict.fromkeys(AUGMENTATION[1:], 0.1)}
+# Parameters in train.* that have no effect by default.
+RECIPE = {
+    "optimizer": "adamw",
+    "weight_decay": 0.01,
+    "label_smoothing": 0.1,
+    "class_weights": "balanced",
+    "early_stopping": 4,
+}
 ON_FEATURES = {
     "prepare": {"image_size": 32, "views": 2, **AUGMENTED},
     "model": {"backbone": "efficientnet_lite0"},

@@ -10,8 +10,9 @@ from image_classifier.common.params import AUGMENTATION
 from image_classifier.computing.tensorflow_setup import keras
 from image_classifier.networks.augmentation import build_augmentation, set_call
 from image_classifier.training.checkpoint import state_variables
-from image_classifier.training.classifier import build_networks, compile_network
+from image_classifier.training.classifier import build_networks
 from image_classifier.training.distribution import RANDOM_LAYERS
+from image_classifier.training.optimization import compile_network
 
 SIZE = 33
 CENTER = SIZE // 2
@@ -143,7 +144,7 @@ def test_a_training_saves_and_distributes_the_state_of_each_layer():
     params = params_with(backbone="cnn")
     params = params.model_copy(update={"prepare": params.prepare.model_copy(update=ALL)})
     network = build_networks(params, class_count=3).fitted
-    compile_network(network, params)
+    compile_network(network, params, labels=np.arange(3))
     identity, *layers = network.get_layer("augmentation").layers
     assert isinstance(identity, keras.layers.Identity) and len(layers) == len(AUGMENTATION)
     assert len({layer.seed for layer in layers}) == len(layers)

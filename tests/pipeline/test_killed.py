@@ -18,7 +18,7 @@ from typing import NamedTuple
 import pytest
 from ruamel.yaml import YAML
 
-from helpers.project import ON_FEATURES, Project, differing, layouts, sweep_text
+from helpers.project import ON_FEATURES, RECIPE, Project, differing, layouts, sweep_text
 from helpers.running import Run, copy, wait_until
 
 # Name -> signal, and whether all processes get it (as from a terminal) or only the first one.
@@ -36,6 +36,9 @@ FINE_TUNED = {
 }
 LONG_ON_FEATURES = {**ON_FEATURES, "train": {"epochs": 40}}
 FROM_SCRATCH = {"train": {"epochs": 12}}
+# On these easy images it stops early.
+WITH_RECIPE = {"train": {"epochs": 12, **RECIPE}}
+VALIDATION_LOSSES = "dvclive/train/plots/metrics/eval/loss.tsv"
 SWEEP = sweep_text("train.learning_rate: {choices: [0.001, 0.002, 0.003, 0.004]}", trials=4)
 
 
@@ -56,7 +59,7 @@ class Work(NamedTuple):
 WORK = {
     "download": Work("download", {"download": {"source": "../images.zip"}}, 8),
     "prepare": Work("prepare", LONG_ON_FEATURES, 8),
-    "train, from scratch": Work("train", FROM_SCRATCH, 10),
+    "train, from scratch": Work("train", WITH_RECIPE, 10),
     "train, fine-tuning": Work("train", FINE_TUNED, 8),
     "train, on features": Work("train", LONG_ON_FEATURES, 8),
     "train, with --temp": Work("train", FROM_SCRATCH, 5, ("dvc", "exp", "run", "--temp")),
@@ -179,7 +182,8 @@ def check_that_it_resumes(
         code, output = again.process.wait(), killed.output
         assert code == 0 and "Traceback" not in output, f"{output}\n\n{again.output}"
     if work.stage == "train":
-        epochs = work.changes["train"]["epochs"]
+        losses = expected.get(VALIDATION_LOSSES)  # one line per epoch, below a header
+        epochs = len(losses.splitlines()) - 1 if losses else work.changes["train"]["epochs"]
         finished, trained = len(printed_epochs(output)), printed_epochs(again.output)
         first = trained[0] if trained else epochs + 1
         # The checkpoint is saved just before the line of the epoch is printed, and deleted when the
@@ -224,6 +228,24 @@ def test_a_training_without_remaining_epochs_resumes(trained_project: Project):
     done = trained_project.run("python", "src/train.py")
     assert "resuming the interrupted training after epoch 2 of 2" in done.stdout
     assert not differing(trained_project.files("dvclive/train"), expected)
+
+
+def test_a_training_that_stopped_early_does_not_continue(trained_project: Project):
+    trained_project.set_params({"train": {"epochs": 12, "early_stopping": 1}})
+    trained_project.environment["DVC_ROOT"] = str(trained_project.root)  # save no experiment
+    printed = trained_project.run("python", "src/train.py").stdout
+    epochs = printed_epochs(printed)
+    assert len(epochs) < 12 and "stopped early" in printed
+    expected = trained_project.files("dvclive/train", "models")
+    model = trained_project.root / "models/model.keras"
+    model.unlink()
+    model.mkdir()  # so that only saving fails
+    trained_project.run("python", "src/train.py", fails=True)
+    model.rmdir()
+    done = trained_project.run("python", "src/train.py").stdout
+    assert f"resuming the interrupted training after epoch {len(epochs)} of 12" in done
+    assert not printed_epochs(done)
+    assert not differing(trained_project.files("dvclive/train", "models"), expected)
 
 
 @layouts("folder")

@@ -14,6 +14,7 @@ from helpers.project import (
     ON_FEATURES,
     OTHER_KERAS,
     OTHER_VARIABLES,
+    RECIPE,
     Project,
     differing,
     layouts,
@@ -26,12 +27,12 @@ NAMES = ("first", "second")  # of experiments
 LARGEST_DIFFERENCE = 1e-4  # of a probability
 PREPARED = {"image_size": 32, **AUGMENTED}
 NETWORKS = {
-    "from scratch": {"prepare": PREPARED},
+    "from scratch": {"prepare": PREPARED, "train": RECIPE},
     "fine-tuning": {
         "prepare": PREPARED,
         "model": {"backbone": "efficientnet_lite0", "fine_tune_layers": 2},
     },
-    "on features": ON_FEATURES,
+    "on features": {**ON_FEATURES, "train": RECIPE},
 }
 # Python runs this sitecustomize.py at its start: it reverses the order of directory listings.
 REVERSE = """

@@ -46,8 +46,7 @@ def corner_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_heat_is_at_the_region_that_decides_the_class():
     keras.utils.set_random_seed(0)
-    params = params_with("grayscale", conv1_filters=8, conv2_filters=8, dense_units=16)
-    network, model = build_networks(params, class_count=2)
+    network, model = build_networks(params_with("grayscale"), class_count=2)
     network.compile(
         optimizer=keras.optimizers.Adam(0.003),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),

@@ -157,15 +157,45 @@ class ModelParams(Section):
 
 class TrainParams(Section):
     learning_rate: Annotated[float, Field(gt=0, le=10)]
+    schedule: Literal["cosine", "constant"]
+    warmup_epochs: Annotated[int, Field(ge=0, le=1_000_000)]
+    optimizer: Literal["adam", "adamw", "sgd"]
+    weight_decay: Annotated[float, Field(ge=0, le=1)]
+    momentum: Annotated[float, Field(ge=0, lt=1)]
     batch_size: PositiveInt
     strategy: Literal["none", "mirrored", "multi_worker"]
     epochs: PositiveInt
+    early_stopping: PositiveInt | None
     stop_after: PositiveInt | None
     dropout: Annotated[float, Field(ge=0, lt=1)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)]
+    class_weights: Literal["none", "balanced"]
     seed: Seed
     log_images: ImageCount
 
+    @property
+    def last_epoch(self) -> int:
+        """The number of the last epoch, unless early stopping ends the training before."""
+        return self.stop_after or self.epochs
+
+    @property
+    def patience(self) -> int:
+        """The number of epochs without a better validation accuracy that end the training."""
+        return self.early_stopping or self.epochs
+
     def contradictions(self) -> Iterator[Contradiction]:
+        if self.warmup_epochs > self.epochs:
+            yield Contradiction(
+                f"train.warmup_epochs: found {self.warmup_epochs}; train.epochs is {self.epochs}, "
+                f"allowed: 0 to {self.epochs}",
+                of=("train.warmup_epochs", "train.epochs"),
+            )
+        if self.weight_decay and self.optimizer == "adam":
+            yield Contradiction(
+                f"train.weight_decay: found {self.weight_decay}; train.optimizer is adam, "
+                "allowed: 0, or the optimizer adamw or sgd",
+                of=("train.weight_decay", "train.optimizer"),
+            )
         if (self.stop_after or 0) > self.epochs:
             yield Contradiction(
                 f"train.stop_after: found {self.stop_after}; train.epochs is {self.epochs}, "

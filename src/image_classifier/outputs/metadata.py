@@ -13,6 +13,9 @@ from image_classifier.common.errors import InputError
 from image_classifier.common.params import Params
 from image_classifier.outputs.model_contents import read_metadata_json
 
+# Parameters in train.* that are recorded elsewhere, or that do not change the model.
+NOT_IN_RECIPE = {"epochs", "stop_after", "strategy", "log_images"}
+
 
 class TrainedOn(NamedTuple):
     """The origin of a model, identical for identical trainings at any place and time.
@@ -30,6 +33,7 @@ class TrainedOn(NamedTuple):
     backbone: str
     weights: str
     fine_tune_layers: int
+    recipe: dict[str, str | int | float | None]  # the parameters in train.* that change the model
     epochs: int
     best_epoch: int  # the epoch whose weights were kept, counted from 1
     validation_accuracy: float  # top-1, after that epoch
@@ -71,6 +75,7 @@ def describe_training(
         backbone=params.model.backbone,
         weights="random" if from_scratch else Path(params.model.weights).name,
         fine_tune_layers=0 if from_scratch else params.model.fine_tune_layers,
+        recipe=params.train.model_dump(exclude=NOT_IN_RECIPE),
         epochs=params.train.epochs,
         best_epoch=best_epoch,
         validation_accuracy=round(validation_accuracy, 6),

@@ -18,11 +18,9 @@ CLASSES = frozenset(
         "keras": "DTypePolicy Sequential",
         "keras.initializers": "GlorotUniform HeNormal Ones VarianceScaling Zeros",
         "keras.layers": """Activation Add AveragePooling2D BatchNormalization Concatenate Conv2D
-            Cropping2D Dense DepthwiseConv2D Dropout Flatten GlobalAveragePooling2D InputLayer
-            LayerNormalization MaxPooling2D Multiply Normalization ReLU Rescaling Reshape
-            SeparableConv2D Softmax ZeroPadding2D""",
-        "keras.losses": "SparseCategoricalCrossentropy",
-        "keras.optimizers": "Adam",
+            Cropping2D Dense DepthwiseConv2D Dropout Flatten GlobalAveragePooling2D
+            GroupNormalization InputLayer LayerNormalization MaxPooling2D Multiply Normalization
+            ReLU Rescaling Reshape SeparableConv2D Softmax ZeroPadding2D""",
         "keras.src.applications.convnext": "LayerScale",
         "keras.src.applications.inception_resnet_v2": "CustomScaleLayer",
         "keras.src.models.functional": "Functional",

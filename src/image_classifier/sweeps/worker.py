@@ -92,7 +92,7 @@ def train_and_evaluate(params: Params, ask: Ask) -> None:
     training = steps.build(params, class_names, train, validation)
     with StageLog(TRAIN_LOG) as live, SystemLog(SYSTEM_LOG) as system:
         steps.begin_log(live, params)
-        checkpoint = Checkpoint(None, params.train.epochs, live, system)
+        checkpoint = Checkpoint(None, params.train.patience, live, system)
         steps.fit(training, live, system, checkpoint, [ask])
         if ask.stopped_after:
             set_params({"train.stop_after": ask.stopped_after})

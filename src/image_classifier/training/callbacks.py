@@ -14,6 +14,7 @@ from image_classifier.computing.tensorflow_setup import keras
 from image_classifier.outputs.live import StageLog
 from image_classifier.outputs.sheets import load_images, prediction_sheet
 from image_classifier.training.checkpoint import Checkpoint
+from image_classifier.training.optimization import Schedule
 
 # DVC's extension shows images named by their step in one folder with a slider.
 SHEETS = "validation_predictions"
@@ -23,15 +24,16 @@ EPOCH_LINE = "{:>7}  {:>14}  {:>7}  {:>19}  {:>7}  {:>7}"
 
 
 class LogLearningRate(keras.callbacks.Callback):
-    """Log the optimizer's learning rate."""
+    """Log the learning rate of each epoch's last step."""
 
-    def __init__(self, live: Live) -> None:
+    def __init__(self, live: Live, schedule: Schedule) -> None:
         super().__init__()
         self._live = live
+        self._schedule = schedule
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        learning_rate = float(self.model.optimizer.learning_rate.numpy())
-        self._live.log_metric("learning_rate", learning_rate)
+        last_step = self.model.optimizer.iterations - 1
+        self._live.log_metric("learning_rate", float(self._schedule(last_step)))
 
 
 class LogSpeed(keras.callbacks.Callback):
@@ -116,10 +118,16 @@ class PrintEpochs(keras.callbacks.Callback):
         metrics = [f"{logs[name]:.4f}" for name in names]
         seconds = f"{time.perf_counter() - self._start:.1f}"
         print(EPOCH_LINE.format(self._name, *metrics, seconds))
+        if self.model.stop_training:
+            print("stopped early: the validation accuracy no longer improves")
 
 
 class StopAtNaN(keras.callbacks.Callback):
     """Stop a diverging training. Put it after the logging callbacks, to log its last epoch."""
+
+    def __init__(self, learning_rate: float) -> None:
+        super().__init__()
+        self._learning_rate = learning_rate
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         """
@@ -128,11 +136,10 @@ class StopAtNaN(keras.callbacks.Callback):
         """
         for name, value in logs.items():
             if not math.isfinite(value):
-                learning_rate = float(self.model.optimizer.learning_rate.numpy())
                 raise InputError(
-                    f"train.learning_rate: found {learning_rate:.7g}, with which the training "
-                    f"diverges: after epoch {epoch + 1} its {name} is {value}; try a lower one, "
-                    "and look at dvclive/train/report.html"
+                    f"train.learning_rate: found {self._learning_rate:.7g}, with which the "
+                    f"training diverges: after epoch {epoch + 1} its {name} is {value}; try a "
+                    "lower one, and look at dvclive/train/report.html"
                 )
 
 

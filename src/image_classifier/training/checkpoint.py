@@ -5,6 +5,7 @@ and the logs, so that the results do not show the interruption.
 """
 
 import json
+import math
 import os
 import shutil
 import time
@@ -25,27 +26,67 @@ COPIES = Path(".dvc/tmp/exps")  # of the repository, in which DVC runs --temp an
 KEPT_SECONDS = 30 * 24 * 3600  # after which an interrupted training is deleted
 
 
+class BestEpoch(keras.callbacks.Callback):
+    """Keep the weights of the best epoch, and stop early.
+
+    The best epoch has the highest validation accuracy and, of several such epochs, the lowest
+    validation loss. Keras' `EarlyStopping` would keep the first of them: if there are few
+    validation images, that is often an early one with less reliable probabilities. Like it, this
+    stops after `patience` epochs without a better accuracy.
+    """
+
+    def __init__(self, patience: int) -> None:
+        super().__init__()
+        self.patience = patience
+        self.number = 0  # of the best epoch, from 0
+        self.weights: list[np.ndarray] = []
+        self._score = (-math.inf, -math.inf)
+        self._improved = 0  # the number of the first epoch with the best accuracy
+
+    def resume(self, epoch_logs: list[dict[str, float]], weights: list[np.ndarray]) -> None:
+        """Continue after epochs with these metrics, the best of which had these weights."""
+        scores = [_score(logs) for logs in epoch_logs]
+        self._score, self.weights = max(scores), weights
+        self.number = scores.index(self._score)
+        self._improved = [accuracy for accuracy, _ in scores].index(self._score[0])
+
+    def is_over(self, epochs: int) -> bool:
+        """Whether a training stops early after this number of epochs."""
+        return epochs - 1 - self._improved >= self.patience
+
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
+        score = _score(logs)
+        if score[0] > self._score[0]:
+            self._improved = epoch
+        if score > self._score:
+            self._score, self.number = score, epoch
+            self.weights = self.model.get_weights()
+        if self.is_over(epoch + 1):
+            self.model.stop_training = True
+
+    def on_train_end(self, logs: dict | None = None) -> None:
+        self.model.set_weights(self.weights)
+
+
 class Checkpoint(keras.callbacks.Callback):
     """Save the state of a training after each epoch, and begin with a saved state.
 
     Put it after the logging callbacks.
     """
 
-    def __init__(self, identity: str | None, epochs: int, live: StageLog, system: Live) -> None:
+    def __init__(self, identity: str | None, patience: int, live: StageLog, system: Live) -> None:
         """
         Args:
             identity: a hash of everything the training depends on: only the same training resumes.
                 None: save nothing.
-            epochs: number of epochs of the whole training.
+            patience: number of epochs without a better accuracy that end the training.
             live, system: the logs that other callbacks write. After an interruption, the metrics
                 and images of the finished epochs are logged again, but not the machine's use.
         """
         super().__init__()
         self.identity = identity
-        self.best_epoch = keras.callbacks.EarlyStopping(
-            "val_accuracy", mode="max", patience=epochs, restore_best_weights=True
-        )
-        """The callback that keeps the best weights; put it before this one."""
+        self.best_epoch = BestEpoch(patience)
+        """The callback that keeps the best weights and stops early; put it before this one."""
         self.epoch_logs: list[dict[str, float]] = []
         """Keras' metrics of each finished epoch, including those before an interruption."""
         self._live = live
@@ -62,7 +103,12 @@ class Checkpoint(keras.callbacks.Callback):
     @property
     def best(self) -> int:
         """The number of the best epoch, from 0; at the end the network has its weights."""
-        return self.best_epoch.best_epoch
+        return self.best_epoch.number
+
+    def next_epoch(self, epochs: int) -> int:
+        """The number of the epoch to begin with, from 0; `epochs` if the training has ended."""
+        finished = len(self.epoch_logs)
+        return epochs if self.best_epoch.is_over(finished) else finished
 
     def remove(self) -> None:
         """Delete the saved state once the training is complete."""
@@ -78,8 +124,6 @@ class Checkpoint(keras.callbacks.Callback):
         self.model.optimizer.build(self.model.trainable_variables)
         for variable, value in zip(state_variables(self.model), self._values, strict=True):
             variable.assign(value)
-        self.best_epoch.best, self.best_epoch.best_epoch = self._best
-        self.best_epoch.best_weights = self._best_weights
         images = self._folder / "images"
         for path in images.rglob("*.*"):
             self._live.log_image_file(path.relative_to(images).as_posix(), path)
@@ -97,9 +141,9 @@ class Checkpoint(keras.callbacks.Callback):
         if not self._folder:
             return
         self._logged.append([dict(_metrics(live.summary)) for live in self._loggers])
-        best = self.best_epoch
-        history = [self.epoch_logs, self._logged, [float(best.best), best.best_epoch]]
-        arrays = {f"best_{number}": weight for number, weight in enumerate(best.best_weights)}
+        history = [self.epoch_logs, self._logged]
+        best_weights = self.best_epoch.weights
+        arrays = {f"best_{number}": weight for number, weight in enumerate(best_weights)}
         arrays |= {
             f"value_{number}": variable.numpy()
             for number, variable in enumerate(state_variables(self.model))
@@ -125,11 +169,16 @@ class Checkpoint(keras.callbacks.Callback):
         try:
             with np.load(self._folder / "state.npz") as state:
                 history = json.loads(state["history"].item())
-                self._best_weights = [state[name] for name in state if name.startswith("best_")]
+                best_weights = [state[name] for name in state if name.startswith("best_")]
                 self._values = [state[name] for name in state if name.startswith("value_")]
-            self.epoch_logs, self._logged, self._best = history
+            self.epoch_logs, self._logged = history
+            self.best_epoch.resume(self.epoch_logs, best_weights)
         except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
             pass  # none was saved, or a power cut damaged it: start from the first epoch
+
+
+def _score(logs: dict[str, float]) -> tuple[float, float]:
+    return float(logs["val_accuracy"]), -float(logs["val_loss"])
 
 
 def state_variables(network: keras.Model) -> list[keras.Variable]:

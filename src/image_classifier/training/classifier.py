@@ -8,12 +8,13 @@ from image_classifier.common.params import ModelParams, Params
 from image_classifier.computing.tensorflow_setup import keras
 from image_classifier.networks.augmentation import build_augmentation
 from image_classifier.networks.backbones import build_feature_extractor
+from image_classifier.training.optimization import FittedNetwork
 
 
 class Networks(NamedTuple):
     """Two networks that share their weights."""
 
-    fitted: keras.Model
+    fitted: FittedNetwork
     """From prepared images to logits, float32 (n, class_count).
 
     With a frozen backbone its inputs are features, float32 (n, d), and the backbone is not run;
@@ -42,21 +43,10 @@ def build_networks(params: Params, class_count: int) -> Networks:
     probabilities = keras.layers.Softmax(name="probabilities")(classifier(extractor(pixels)))
     model = keras.Model(pixels, probabilities, name="image_classifier")
     if params.model.frozen:
-        return Networks(classifier, model)
+        # Not the classifier itself: the model file would contain how it was compiled.
+        return Networks(FittedNetwork(classifier.input, classifier.output), model)
     augmentation = build_augmentation(params.prepare, channels)
-    return Networks(keras.Model(pixels, classifier(extractor(augmentation(pixels)))), model)
-
-
-def compile_network(network: keras.Model, params: Params) -> None:
-    """Compile a network that outputs logits, with Adam, cross-entropy and top-1 accuracy."""
-    network.compile(
-        optimizer=keras.optimizers.Adam(params.train.learning_rate),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
-        jit_compile=False,  # on a CPU, XLA costs more time than it saves
-        # On features a step is so short that Python code between the steps would dominate.
-        steps_per_execution=200 if params.model.frozen else 1,
-    )
+    return Networks(FittedNetwork(pixels, classifier(extractor(augmentation(pixels)))), model)
 
 
 @lru_cache(maxsize=1)  # shared by all trainings of a process, as in src/sweep.py
@@ -69,10 +59,11 @@ def _frozen_extractor(
 
 
 def _build_classifier(params: Params, feature_count: int, class_count: int) -> keras.Sequential:
-    layers = [
-        keras.Input((feature_count,), name="features"),
-        keras.layers.Dropout(params.train.dropout, name="dropout"),
-    ]
+    layers = [keras.Input((feature_count,), name="features")]
+    if params.model.backbone == "cnn":
+        # Thousands of features: without it, a step at a large learning rate ends the training.
+        layers.append(keras.layers.Rescaling(feature_count**-0.5, name="scaling"))
+    layers.append(keras.layers.Dropout(params.train.dropout, name="dropout"))
     if params.model.backbone == "cnn":
         units = params.model.dense_units
         layers.append(keras.layers.Dense(units, activation="relu", name="dense"))

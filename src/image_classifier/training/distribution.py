@@ -14,6 +14,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import cached_property
 from typing import Annotated, Literal
 
 import numpy as np
@@ -25,6 +26,7 @@ from image_classifier.computing.tensorflow_setup import keras, tf
 from image_classifier.outputs.batches import Part
 from image_classifier.training.checkpoint import state_variables
 from image_classifier.training.classifier import Networks
+from image_classifier.training.optimization import FittedNetwork
 
 START_SECONDS = 600  # all workers must have been started within this time
 RANDOM_LAYERS = (
@@ -113,7 +115,7 @@ class Distribution:
                 outputs = (OfWholeBatch(layer) if random else layer)(outputs)
         distributed = DistributedNetwork(fitted.input, outputs)
         with self.scope():
-            distributed.prepare(self._strategy, self.part, fitted.optimizer)
+            distributed.prepare(self._strategy, self.part, fitted)
         # The model is created again outside the scope, because it predicts in this process alone.
         return Networks(distributed, keras.Model(model.input, model.output, name=model.name))
 
@@ -142,7 +144,7 @@ class Distribution:
 
     def callbacks(self) -> list[keras.callbacks.Callback]:
         """Additional callbacks for `fit`; place them after callbacks that restore a state."""
-        return [StateOfChief(self)] if self._count > 1 else []
+        return [FollowChief(self)] if self._count > 1 else []
 
     @contextmanager
     def noticing_losses(self) -> Iterator[None]:
@@ -168,11 +170,11 @@ class Distribution:
 
     def add_up(self, tensors: Sequence[tf.Tensor | keras.Variable | np.ndarray]) -> list[tf.Tensor]:
         """Sum tensors over all processes; every process passes tensors of the same shapes."""
+        sums = self._add_up([tf.convert_to_tensor(tensor) for tensor in tensors])
+        return [self._strategy.experimental_local_results(tensor)[0] for tensor in sums]
 
-        @tf.function
-        def everywhere(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
-            return self._strategy.run(of_replica, args=(tensors,))
-
+    @cached_property
+    def _add_up(self) -> Callable[[list[tf.Tensor]], list[tf.Tensor]]:
         def of_replica(tensors: list[tf.Tensor]) -> list[tf.Tensor]:
             replica = tf.distribute.get_replica_context()
             first = replica.replica_id_in_sync_group == self.part.first
@@ -180,8 +182,7 @@ class Distribution:
             # One by one: reduced together, they would have to be of one type.
             return [replica.all_reduce(tf.distribute.ReduceOp.SUM, tensor) for tensor in own]
 
-        sums = everywhere([tf.convert_to_tensor(tensor) for tensor in tensors])
-        return [self._strategy.experimental_local_results(tensor)[0] for tensor in sums]
+        return tf.function(lambda tensors: self._strategy.run(of_replica, args=(tensors,)))
 
 
 def open_distribution(strategy: Literal["none", "mirrored", "multi_worker"]) -> Distribution:
@@ -283,33 +284,38 @@ class OfWholeBatch(keras.layers.Wrapper):
         return input_shape
 
 
-class DistributedNetwork(keras.Model):
+class DistributedNetwork(FittedNetwork):
     """A network whose steps run on all replicas, with gradients of the whole batch."""
 
     def prepare(
-        self, strategy: tf.distribute.Strategy, part: Part, optimizer: keras.optimizers.Optimizer
+        self, strategy: tf.distribute.Strategy, part: Part, compiled: FittedNetwork
     ) -> None:
-        """Compile for `fit` and create all variables now, as steps cannot create any."""
+        """Compile like `compiled`, and create all variables now, as steps cannot create any."""
         self._strategy, self._part = strategy, part
-        loss = keras.metrics.SparseCategoricalCrossentropy(from_logits=True, name="loss")
+        self.label_smoothing = compiled.label_smoothing
+        self.class_weights = compiled.class_weights
         accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-        optimizer.build(self.trainable_variables)
-        self.compile(optimizer, weighted_metrics=[loss, accuracy], jit_compile=False)
+        compiled.optimizer.build(self.trainable_variables)
+        self.compile(compiled.optimizer, weighted_metrics=[accuracy], jit_compile=False)
+        self.mean_loss = keras.metrics.Mean(name="loss")
 
     def train_step(self, batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> dict:
         pixels, labels, counted, size = self._own_rows(*batch)
         with tf.GradientTape() as tape:
             logits = self(pixels, training=True)
-            losses = keras.losses.sparse_categorical_crossentropy(labels, logits, from_logits=True)
+            losses = self.image_losses(labels, logits, training=True)
             # Becomes the mean of the whole batch when the optimizer sums the gradients.
             loss = tf.reduce_sum(counted * losses) / size
         gradients = tape.gradient(loss, self.trainable_variables)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        self.mean_loss.update_state(losses, counted)
         return self.compute_metrics(pixels, labels, logits, counted)
 
     def test_step(self, batch: tuple[tf.Tensor, tf.Tensor, tf.Tensor]) -> dict:
         pixels, labels, counted, _ = self._own_rows(*batch)
-        return self.compute_metrics(pixels, labels, self(pixels, training=False), counted)
+        logits = self(pixels, training=False)
+        self.mean_loss.update_state(self.image_losses(labels, logits, training=False), counted)
+        return self.compute_metrics(pixels, labels, logits, counted)
 
     def make_train_function(self, force: bool = False) -> None:
         self.train_function = self.train_function or self._on_all_replicas(self.train_step)
@@ -339,8 +345,11 @@ class DistributedNetwork(keras.Model):
         return run
 
 
-class StateOfChief(keras.callbacks.Callback):
-    """Start every worker with the chief's weights, random number state and optimizer state."""
+class FollowChief(keras.callbacks.Callback):
+    """Start every worker with the chief's weights, random number state and optimizer state.
+
+    And stop when the chief stops, which alone knows the best epoch from before an interruption.
+    """
 
     def __init__(self, distribution: Distribution) -> None:
         super().__init__()
@@ -351,3 +360,8 @@ class StateOfChief(keras.callbacks.Callback):
         own = variables if self._distribution.is_chief else [tf.zeros_like(v) for v in variables]
         for variable, value in zip(variables, self._distribution.add_up(own), strict=True):
             variable.assign(value)
+
+    def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
+        stops = np.int64(self._distribution.is_chief and self.model.stop_training)
+        (stop,) = self._distribution.add_up([stops])
+        self.model.stop_training = bool(stop)

@@ -28,8 +28,9 @@ from image_classifier.training.callbacks import (
     StopAtNaN,
 )
 from image_classifier.training.checkpoint import Checkpoint
-from image_classifier.training.classifier import build_networks, compile_network
+from image_classifier.training.classifier import build_networks
 from image_classifier.training.distribution import Distribution, open_distribution
+from image_classifier.training.optimization import Schedule, compile_network
 
 
 class Training(NamedTuple):
@@ -41,6 +42,7 @@ class Training(NamedTuple):
     validation: PreparedSplit
     network: keras.Model  # is fitted
     model: keras.Model  # is saved; shares the weights of `network`
+    schedule: Schedule  # the learning rate of each step
     distribution: Distribution
 
     @property
@@ -63,9 +65,9 @@ def build(
     with distribution.scope():
         networks = build_networks(params, len(class_names))
         check_shape(train.views, networks.fitted)
-        compile_network(networks.fitted, params)
+        schedule = compile_network(networks.fitted, params, train.labels)
     network, model = distribution.apply(networks)
-    return Training(params, class_names, train, validation, network, model, distribution)
+    return Training(params, class_names, train, validation, network, model, schedule, distribution)
 
 
 def begin_log(live: StageLog, params: Params) -> None:
@@ -92,18 +94,21 @@ def fit(
     # Not at the top: it imports TensorFlow, which `tensorflow_setup` must configure first.
     from dvclive.keras import DVCLiveCallback
 
-    count = training.params.train.log_images
+    params = training.params.train
+    next_epoch = checkpoint.next_epoch(params.last_epoch)
     _fit(
         training,
-        training.distribution.first_epoch(checkpoint.identity, len(checkpoint.epoch_logs)),
+        training.distribution.first_epoch(checkpoint.identity, next_epoch),
         [
             LogSpeed(system),
-            LogLearningRate(live),
-            LogPredictions(live, checkpoint, training.validation, training.class_names, count),
+            LogLearningRate(live, training.schedule),
+            LogPredictions(
+                live, checkpoint, training.validation, training.class_names, params.log_images
+            ),
             checkpoint.best_epoch,
             LogBestEpoch(live, checkpoint),
             DVCLiveCallback(live=live),
-            StopAtNaN(),
+            StopAtNaN(params.learning_rate),
             checkpoint,
             *callbacks,
         ],
@@ -117,7 +122,7 @@ def fit_beside_chief(training: Training, identity: str) -> None:
     """
     with training.distribution.noticing_losses():
         first_epoch = training.distribution.first_epoch(identity, 0)
-        _fit(training, first_epoch, [StopAtNaN()])
+        _fit(training, first_epoch, [StopAtNaN(training.params.train.learning_rate)])
 
 
 def log_validation(live: StageLog, training: Training, checkpoint: Checkpoint) -> None:
@@ -149,7 +154,7 @@ def _fit(training: Training, first_epoch: int, callbacks: list[keras.callbacks.C
         training_batches(train.views, train.labels, size, seed, first_epoch, part),
         validation_data=ordered_batches(validation.views, validation.labels, at_once, part),
         initial_epoch=first_epoch,
-        epochs=params.stop_after or params.epochs,
+        epochs=params.last_epoch,
         shuffle=False,  # the batches are shuffled already
         callbacks=[*callbacks, *training.distribution.callbacks()],
         verbose=0,  # src/train.py has a line for each epoch, where Keras prints two
