@@ -40,7 +40,8 @@ def main() -> None:
 def print_results(metrics: dict[str, float], accuracy: dict[str, float | int]) -> None:
     """Print a table of the metrics and the accuracy's interval, and where to find more."""
     rows = {f"test.{name}": f"{value:.4f}" for name, value in metrics.items()}
-    rows["test.accuracy"] += f"  (95% interval: {accuracy['low']:.3f} to {accuracy['high']:.3f})"
+    low, high, confidence = (accuracy[key] for key in ("low", "high", "confidence"))
+    rows["test.accuracy"] += f"  ({confidence:.0%} interval: {low:.3f} to {high:.3f})"
     mistakes = accuracy["images"] - accuracy["correct"]
     rows["mistakes"] = f"{mistakes:,} of {accuracy['images']:,} test images"
     width = max(map(len, rows))

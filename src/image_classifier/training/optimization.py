@@ -1,7 +1,5 @@
 """What a training minimises, and how: loss, optimizer and learning rate."""
 
-from collections.abc import Callable
-
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
@@ -96,13 +94,14 @@ def build_optimizer(params: TrainParams, schedule: Schedule) -> keras.optimizers
     Weight decay is decoupled from the gradient and multiplied by the learning rate (Loshchilov and
     Hutter, https://arxiv.org/abs/1711.05101); biases and normalisations do not decay.
     """
-    decay = params.weight_decay or None
-    build: dict[str, Callable[[], keras.optimizers.Optimizer]] = {
-        "adam": lambda: keras.optimizers.Adam(schedule),
-        "adamw": lambda: keras.optimizers.AdamW(schedule, weight_decay=params.weight_decay),
-        "sgd": lambda: keras.optimizers.SGD(schedule, momentum=params.momentum, weight_decay=decay),
-    }
-    optimizer = build[params.optimizer]()
+    if params.optimizer == "adam":
+        optimizer = keras.optimizers.Adam(schedule)
+    elif params.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(schedule, weight_decay=params.weight_decay)
+    else:
+        optimizer = keras.optimizers.SGD(
+            schedule, momentum=params.momentum, weight_decay=params.weight_decay
+        )
     optimizer.exclude_from_weight_decay(var_names=NOT_DECAYED)
     return optimizer
 
