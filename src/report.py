@@ -3,11 +3,9 @@
 from image_classifier.common.script import REPOSITORY, run
 
 import argparse
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from image_classifier.common.errors import InputError
 from image_classifier.experiments.arguments import positive
 
 
@@ -16,25 +14,18 @@ def main(arguments: argparse.Namespace) -> None:
     from image_classifier.comparison.page import build_page
     from image_classifier.experiments.results import best_of
     from image_classifier.experiments.store import find_experiments
+    from image_classifier.pages.templates import write_output
 
     found = find_experiments(arguments.experiments)
     experiments = found if arguments.experiments else best_of(found, arguments.best)
     page = build_page(experiments, len(found))
 
-    output = arguments.output
-    unfinished = output.parent / f".{output.name}.unfinished"
-    try:
-        unfinished.write_text(page, encoding="utf-8")
-        unfinished.replace(output)  # an existing page stays until the new one is complete
-    except OSError as error:
-        with suppress(OSError):
-            unfinished.unlink()
-        raise InputError(f"--output: {output} cannot be written: {error.strerror}") from None
+    write_output(arguments.output, page)
 
     count = f"{len(experiments)} experiment{'' if len(experiments) == 1 else 's'}"
     if len(found) > len(experiments):
         count = f"the best {len(experiments)} of {len(found):,} experiments (--best)"
-    print(f"{output}: {count}, {len(page.encode()) / 1e6:.1f} MB")
+    print(f"{arguments.output}: {count}, {len(page.encode()) / 1e6:.1f} MB")
 
 
 def parse_arguments() -> argparse.Namespace:

@@ -27,6 +27,7 @@ FOLDERS = {
     "training": ["train"],
     "evaluation": ["evaluate"],
     "experiments": [],
+    "pages": [],
     "comparison": [],
     "prediction": [],
     "sweeps": [],

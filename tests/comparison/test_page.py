@@ -6,8 +6,9 @@ import pytest
 
 from helpers.made_experiments import data_of, image_bytes, result_files, save_experiment
 from helpers.project import Project
-from image_classifier.comparison.page import compare, to_json
+from image_classifier.comparison.page import compare
 from image_classifier.experiments.store import find_experiments
+from image_classifier.pages.templates import to_json
 
 RIGHT, WRONG = ("a", "cat", "cat", 0.9), ("a", "cat", "dog", 0.6)
 

@@ -2,6 +2,5 @@
 
 page              fills the page with its data
 changes           test images on which experiments disagree, and whether by luck
-thumbnails        embeds images at a size that fits the page
 comparison.html   template of the page
 """

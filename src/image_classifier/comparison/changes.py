@@ -13,8 +13,8 @@ from PIL import Image
 from scipy.special import bdtr  # scipy.stats takes another second to load
 
 from image_classifier.common.images import load_image
-from image_classifier.comparison.thumbnails import Loader
 from image_classifier.experiments.results import Results
+from image_classifier.pages.thumbnails import Loader
 
 RAW = "data/raw"
 MAX_IMAGES = 2000  # on the page

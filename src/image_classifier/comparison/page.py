@@ -19,14 +19,14 @@ from PIL import Image
 
 from image_classifier.common.progress import track
 from image_classifier.comparison.changes import changed_predictions
-from image_classifier.comparison.thumbnails import Loader, embed
 from image_classifier.experiments.results import TEST_CURVES, Curve, Results
 from image_classifier.experiments.store import Experiment
+from image_classifier.pages.templates import MAX_BYTES, read_template, to_json
+from image_classifier.pages.thumbnails import Loader, embed
 
 TEMPLATE = Path(__file__).with_name("comparison.html")
 VEGA = Path(".dvc/plots/page.html")  # contains the scripts of Vega, which renders the charts
 SWEEPS = Path("sweeps")
-MAX_BYTES = 9_500_000
 # The end of a metric's name decides which values are better; other metrics are not ranked.
 BETTER = {
     "larger": re.compile(r"(accuracy|precision|recall|f1|auc)$"),
@@ -46,7 +46,7 @@ SHEET_ENCODINGS = [(1200, 75), (1000, 50), (1000, 25), (1000, 10), (800, 10), (6
 def build_page(experiments: Sequence[Experiment], found: int) -> str:
     """The page as HTML; `experiments` is not empty and was selected from `found` experiments."""
     scripts = re.findall("<script>.*?</script>", VEGA.read_text(encoding="utf-8"), re.DOTALL)
-    page = TEMPLATE.read_text(encoding="utf-8").replace("{{scripts}}", "\n".join(scripts))
+    page = read_template(TEMPLATE).replace("{{scripts}}", "\n".join(scripts))
     comparison = compare(experiments, max_bytes=MAX_BYTES - len(page.encode()))
     comparison["found"] = found
     return page.replace("{{comparison}}", to_json(comparison))
@@ -93,11 +93,6 @@ def compare(experiments: Sequence[Experiment], max_bytes: int) -> dict:
     left -= len("".join(changed["images"]))
     comparison["images"] = embed(sheet_loaders, SHEET_ENCODINGS, left, "sheets")
     return comparison
-
-
-def to_json(data: object) -> str:
-    """JSON that is safe inside a <script> element, whatever text it contains."""
-    return json.dumps(data, allow_nan=False, separators=(",", ":")).replace("<", r"\u003c")
 
 
 def find_sweeps(names: set[str]) -> tuple[list[str], dict[str, str]]:
