@@ -10,7 +10,8 @@ from image_classifier.outputs.result_files import restore_outputs
 WHERE_TO_LOOK = """
 Look at  dvclive/evaluate/report.html   curves and the worst mistakes
          dvc exp show --only-changed    table of experiments
-         dvc plots show                 all plots as a page"""
+         dvc plots show                 all plots as a page
+         python src/review.py           probable mistakes in the data"""
 
 
 def main() -> None:

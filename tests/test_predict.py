@@ -44,7 +44,9 @@ def model_file(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     pixels = np.concatenate(list(load_batches(paths, 90, 16, "rgb")))
     network.fit(pixels, np.repeat([0, 1, 2], 30), epochs=8, batch_size=10, verbose=0)
     path = tmp_path_factory.mktemp("model") / "colours.keras"
-    trained_on = describe_training(params, REPOSITORY / "params.yaml", 90, 8, 1.0)
+    table = path.with_name("images.csv")
+    table.touch()
+    trained_on = describe_training(params, table, 90, 8, 1.0)
     save_model(model, CLASS_NAMES, trained_on, path)
     return path
 

@@ -13,6 +13,7 @@ CLASS_NAMES = ["cat", "dog", "a, strange/name ü"]
 TRAINED_ON = TrainedOn(
     dataset="image_folder",
     training_pictures=1234,
+    corrections=0,
     table_sha256="0" * 64,
     image_size=32,
     color_mode="rgb",
@@ -27,10 +28,10 @@ TRAINED_ON = TrainedOn(
 )
 
 
-def save_network(path: Path, **model: object) -> keras.Model:
+def save_network(path: Path, class_names: list[str] = CLASS_NAMES, **model: object) -> keras.Model:
     """Save an untrained network for three classes."""
     network = build_networks(params_with(**model), class_count=3).model
-    save_model(network, CLASS_NAMES, TRAINED_ON, path)
+    save_model(network, class_names, TRAINED_ON, path)
     return network
 
 

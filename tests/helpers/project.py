@@ -20,6 +20,7 @@ COPIED = [
     ".dvc/plots",
     ".dvcignore",
     ".gitignore",
+    "corrections.csv",
     "data/.gitignore",
     "dvc.yaml",
     "models/.gitignore",

@@ -1,6 +1,7 @@
 """Experiments as a user runs them, with the commands in the README."""
 
 import csv
+import hashlib
 import io
 import json
 import shutil
@@ -13,6 +14,7 @@ from ruamel.yaml import YAML
 from helpers.images import write_image
 from helpers.made_experiments import data_of
 from helpers.project import ALL_STAGES, ON_FEATURES, Project, differing, layouts, stages_run
+from image_classifier.outputs.metadata import read_metadata
 from image_classifier.outputs.model_file import load_model
 
 
@@ -99,6 +101,26 @@ def test_a_changed_parameter_runs_only_the_affected_stages(project: Project):
     project.run("dvc", "exp", "apply", revision)
     assert "up to date" in project.run("dvc", "status").stdout
     assert project.run("git", "show", f"{revision}:{path}").stdout == table
+
+
+@pytest.mark.slow
+def test_an_experiment_has_its_corrections_of_labels(project: Project):
+    row = next(row for row in project.rows("data/prepared/images.csv") if row["split"] == "test")
+    name = "red" if row["class"] == "blue" else "blue"
+    text = f"sha256,path,class\n{row['sha256']},{row['path']},{name}\n"
+    (project.root / "corrections.csv").write_text(text)
+    known = project.experiments()
+    change = "prepare.corrections=corrections.csv"
+    assert project.experiment(change) == ["prepare", "train", "evaluate"]
+    (revision,) = project.experiments().keys() - known.keys()
+    assert project.run("git", "show", f"{revision}:./corrections.csv").stdout == text
+    column = project.experiments()[revision]["deps"]["corrections.csv"]
+    assert column["hash"] == hashlib.md5(text.encode()).hexdigest()
+    predictions = project.rows("dvclive/evaluate/predictions.csv")
+    classes = {row["path"]: row["class"] for row in predictions}
+    assert classes[row["path"]] == name
+    assert read_metadata(project.root / "models/model.keras").trained_on.corrections == 1
+    assert project.experiment(change) == []
 
 
 def test_plots_compare_experiments_without_errors(project: Project):

@@ -1,5 +1,6 @@
 import shutil
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from image_classifier.common.errors import InputError
 from image_classifier.common.hashing import sha256_of
 from image_classifier.common.raw_data import RawImage, find_images
 from image_classifier.computing import prepared
+from image_classifier.computing.corrections import Correction
 from image_classifier.computing.prepared import SPLITS, ImageRecord
 from image_classifier.preparation.splits import split_images
 
@@ -17,10 +19,12 @@ def split_by_path(root: Path, validation: float = 0.2, test: float = 0.2) -> dic
     return {record.path: record.split for record in split_folder(root, validation, test)}
 
 
-def split_folder(root: Path, validation: float, test: float) -> list[ImageRecord]:
+def split_folder(
+    root: Path, validation: float, test: float, corrections: Sequence[Correction] = ()
+) -> list[ImageRecord]:
     images = find_images(root)
     hashes = [sha256_of(root / image.path) for image in images]
-    return split_images(images, hashes, validation, test)
+    return split_images(images, hashes, validation, test, corrections)
 
 
 def copy_parts(images: Path, root: Path, parts: dict[str, slice]) -> None:
@@ -130,6 +134,41 @@ def test_an_image_in_two_classes_is_excluded(folder: Path):
         shutil.copy(folder / "red/00.png", folder / f"blue/{name}.png")
     contradictions = {"red/00.png", "blue/a.png", "blue/b.png"}
     assert split_by_path(folder) == before | dict.fromkeys(contradictions, prepared.CONTRADICTION)
+
+
+def test_corrections_change_all_copies_and_no_split(folder: Path):
+    for name in ("red/a copy.png", "green/another copy.png"):
+        shutil.copy(folder / "red/00.png", folder / name)
+    shutil.copy(folder / "red/01.png", folder / "blue/twin.png")
+    before = {record.path: record for record in split_folder(folder, 0.2, 0.2)}
+    assert before["red/00.png"].split == before["red/01.png"].split == prepared.CONTRADICTION
+    corrections = [
+        Correction(sha256_of(folder / "red/00.png"), "renamed since.png", "blue"),
+        Correction(sha256_of(folder / "red/01.png"), "red/01.png", ""),
+        Correction(sha256_of(folder / "red/02.png"), "red/02.png", "green"),
+    ]
+    after = {record.path: record for record in split_folder(folder, 0.2, 0.2, corrections)}
+    copies = [after[path] for path in ("red/00.png", "red/a copy.png", "green/another copy.png")]
+    assert {record.class_name for record in copies} == {"blue"}  # no contradiction any more
+    (split,) = {record.split for record in copies}
+    assert split in SPLITS
+    for path, class_name in {"red/01.png": "red", "blue/twin.png": "blue"}.items():
+        left_out = ImageRecord(path, class_name, prepared.EXCLUDED, before[path].sha256)
+        assert after[path] == left_out
+    assert after["red/02.png"] == before["red/02.png"]._replace(class_name="green")
+    changed = {*(record.path for record in copies), "red/01.png", "blue/twin.png", "red/02.png"}
+    assert {path: after[path] for path in before if path not in changed} == {
+        path: before[path] for path in before if path not in changed
+    }
+
+
+@pytest.mark.parametrize("class_name", ["", "blue"])
+def test_a_class_whose_images_are_all_corrected_is_refused(folder: Path, class_name: str):
+    corrections = [
+        Correction(sha256_of(path), str(path), class_name) for path in (folder / "red").iterdir()
+    ]
+    with pytest.raises(InputError, match="class 'red' has no image to train on"):
+        split_folder(folder, 0.2, 0.2, corrections)
 
 
 def test_a_class_without_training_images_is_refused(folder: Path):

@@ -76,6 +76,9 @@ Sha256 = Annotated[
     str, Field(pattern="^[0-9a-f]{64}$", description="64 hexadecimal digits, 0 to 9 and a to f")
 ]
 Weights = Annotated[str, Field(pattern=ONE_LINE, description="imagenet, random or a weights file")]
+CorrectionsFile = Annotated[
+    str, Field(pattern=ONE_LINE, description="a CSV file that stage prepare depends on in dvc.yaml")
+]
 
 
 class DownloadParams(Section):
@@ -115,6 +118,7 @@ class PrepareParams(Section):
     translation: Strength
     brightness: Annotated[float, Field(ge=0, le=1)]
     contrast: Strength
+    corrections: CorrectionsFile | None
     validation_fraction: Fraction
     test_fraction: Fraction
     seed: Seed

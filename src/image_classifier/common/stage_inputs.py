@@ -28,7 +28,8 @@ class StageInputs:
     def __init__(self, stage: str) -> None:
         self._stage = stage
         declared = read_yaml(PIPELINE)["stages"][stage]
-        self._dependencies, self._params = declared["deps"], declared["params"]
+        self.dependencies: list[str] = declared["deps"]
+        self._params = declared["params"]
         self._known = self._look()
 
     def check_unchanged(self) -> None:
@@ -68,7 +69,7 @@ class StageInputs:
     def _look(self) -> dict[str, object]:
         """Name of a dependency or parameter -> a value that changes when it changes."""
         found: dict[str, object] = {}
-        for path in map(Path, self._dependencies):
+        for path in map(Path, self.dependencies):
             if path.is_relative_to(SOURCES):
                 for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
                     found[str(file)] = sha256_of(file) if file.is_file() else None

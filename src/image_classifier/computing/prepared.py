@@ -3,6 +3,7 @@
     images.csv                             all images: path, class, split, sha256
     train-00000.npy, train-00001.npy, ...  features or pixels; likewise for validation and test
     unreadable.csv                         images in a bucket or at a URL that cannot be decoded
+    corrections.csv                        the corrections of labels that were applied, if any
 
 The array of a split has the shape (views, n, ...): n images in the table's order, with `views`
 copies of each training image and one of each validation or test image. Features are float32
@@ -21,6 +22,8 @@ import numpy as np
 
 from image_classifier.common.disk import enough_space
 from image_classifier.common.errors import InputError
+from image_classifier.common.raw_data import RAW_DATA, locate
+from image_classifier.common.remote import RemoteFile, is_remote
 
 PREPARED = Path("data/prepared")
 TABLE = PREPARED / "images.csv"
@@ -29,16 +32,17 @@ SPLITS = ("train", "validation", "test")
 DUPLICATE = "duplicate"
 CONTRADICTION = "contradiction"
 UNREADABLE = "unreadable"
+EXCLUDED = "excluded"
 
 
 class ImageRecord(NamedTuple):
     """A row of the table of all images."""
 
     path: str  # as in `raw_data.RawImage.path`
-    class_name: str
+    class_name: str  # as corrected
     # One of SPLITS, or the reason for leaving the image out: DUPLICATE (same content as an image
     # held out for validation or test), CONTRADICTION (same content as an image of another class),
-    # or UNREADABLE (cannot be decoded).
+    # UNREADABLE (cannot be decoded), or EXCLUDED (by a correction).
     split: str
     sha256: str  # of the file's bytes; "" if UNREADABLE
 
@@ -151,6 +155,13 @@ def class_names_of(records: Sequence[ImageRecord]) -> list[str]:
 def records_of(records: Sequence[ImageRecord], split: str) -> list[ImageRecord]:
     """The records of a split in the table's order, which is also the order of its array's rows."""
     return [record for record in records if record.split == split]
+
+
+def locate_image(record: ImageRecord) -> str | RemoteFile:
+    """The path of an image's file; or its URL, with its hash, as it could change."""
+    if is_remote(record.path):
+        return RemoteFile(record.path, record.sha256)
+    return locate(RAW_DATA, record.path)
 
 
 def create_array(

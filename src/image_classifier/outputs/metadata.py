@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import Params
+from image_classifier.computing.corrections import applied_corrections
 from image_classifier.outputs.model_contents import read_metadata_json
 
 # Parameters in train.* that are recorded elsewhere, or that do not change the model.
@@ -26,6 +27,7 @@ class TrainedOn(NamedTuple):
 
     dataset: str  # from params.yaml, like all fields without a comment
     training_pictures: int  # number of images of the training split
+    corrections: int  # number of rows of data/prepared/corrections.csv; 0 without that file
     table_sha256: str  # of data/prepared/images.csv, which has the SHA-256 of each image
     image_size: int
     color_mode: str
@@ -49,10 +51,11 @@ class Metadata(NamedTuple):
         """Describe the model in one line."""
         on = self.trained_on
         classes = textwrap.shorten(", ".join(self.class_names), 60, placeholder=" ...")
+        corrected = f"; corrections of labels: {on.corrections:,}" if on.corrections else ""
         tuned = f", top {on.fine_tune_layers} layers fine-tuned" if on.fine_tune_layers else ""
         return (
             f"trained on {on.training_pictures:,} images of {on.dataset} "
-            f"({len(self.class_names)} classes: {classes}) "
+            f"({len(self.class_names)} classes: {classes}{corrected}) "
             f"at {on.image_size}x{on.image_size}, {on.color_mode}; "
             f"{on.backbone} from {on.weights} weights{tuned}, "
             f"epoch {on.best_epoch} of {on.epochs}, "
@@ -63,11 +66,15 @@ class Metadata(NamedTuple):
 def describe_training(
     params: Params, table: Path, training_pictures: int, best_epoch: int, validation_accuracy: float
 ) -> TrainedOn:
-    """The training record for the model file; `table` is data/prepared/images.csv."""
+    """The training record for the model file; `table` is data/prepared/images.csv.
+
+    The applied corrections are read beside it.
+    """
     from_scratch = params.model.backbone == "cnn"
     return TrainedOn(
         dataset=params.download.dataset,
         training_pictures=training_pictures,
+        corrections=len(applied_corrections(table.parent)),
         table_sha256=hashlib.sha256(table.read_bytes()).hexdigest(),
         image_size=params.prepare.image_size,
         color_mode=params.prepare.color_mode,

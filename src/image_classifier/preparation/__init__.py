@@ -1,5 +1,6 @@
 """Stage prepare: computes once all data that do not depend on training parameters.
 
+correcting    finds the images that corrections of labels change
 splits        assigns images to training, validation and test
 features      computes hashes, pixels and features of images
 inference     runs a frozen network fast on this machine

@@ -5,13 +5,14 @@ from collections.abc import Sequence
 
 from image_classifier.common.errors import InputError
 from image_classifier.common.raw_data import RawImage
+from image_classifier.computing.corrections import Correction
 from image_classifier.computing.prepared import (
     CONTRADICTION,
     DUPLICATE,
+    EXCLUDED,
     SPLITS,
     UNREADABLE,
     ImageRecord,
-    class_names_of,
     records_of,
 )
 
@@ -21,6 +22,7 @@ def split_images(
     hashes: Sequence[str | None],
     validation_fraction: float,
     test_fraction: float,
+    corrections: Sequence[Correction] = (),
 ) -> list[ImageRecord]:
     """Assign each image to a split; returns records sorted by path.
 
@@ -29,17 +31,20 @@ def split_images(
     validation split is `validation_fraction` of the training images. The test split is
     `test_fraction` of the validation images or, if the dataset has no validation split either, of
     all images. If the dataset has an image in several of its splits, only the copies in the most
-    held-out split are used. An image found in several classes is excluded.
+    held-out split are used. An image found in several classes is left out, unless a correction
+    gives all its copies one class. Corrections change no split.
 
     Args:
         images: all images of the dataset.
         hashes: sha256 of each image in hexadecimal; None if it cannot be decoded.
         validation_fraction, test_fraction: above 0, below 1.
+        corrections: applied to all images with their content.
 
     Raises:
         InputError: if a class has no image to train on, or a split has no image at all.
     """
     own_splits = {image.split for image in images}
+    corrected = {correction.sha256: correction.class_name for correction in corrections}
     records = []
     most_held_out: dict[str, int] = {}
     classes: dict[str, str | None] = {}  # None: more than one
@@ -47,19 +52,25 @@ def split_images(
         if not sha256:
             records.append(ImageRecord(image.path, image.class_name, UNREADABLE, ""))
             continue
+        class_name = corrected.get(sha256, image.class_name)
+        if not class_name:
+            records.append(ImageRecord(image.path, image.class_name, EXCLUDED, sha256))
+            continue
         split = _assign(image.split, own_splits, sha256, validation_fraction, test_fraction)
-        records.append(ImageRecord(image.path, image.class_name, split, sha256))
+        records.append(ImageRecord(image.path, class_name, split, sha256))
         most_held_out[sha256] = max(most_held_out.get(sha256, 0), SPLITS.index(split))
-        if classes.setdefault(sha256, image.class_name) != image.class_name:
+        if classes.setdefault(sha256, class_name) != class_name:
             classes[sha256] = None
 
     for number, (_, _, split, sha256) in enumerate(records):
-        if sha256 and classes[sha256] is None:
+        if split not in SPLITS:
+            continue
+        if classes[sha256] is None:
             records[number] = records[number]._replace(split=CONTRADICTION)
-        elif sha256 and SPLITS.index(split) < most_held_out[sha256]:
+        elif SPLITS.index(split) < most_held_out[sha256]:
             records[number] = records[number]._replace(split=DUPLICATE)
     records.sort()
-    _check(records)
+    _check(records, sorted({image.class_name for image in images}))
     return records
 
 
@@ -79,9 +90,9 @@ def _assign(
     return split
 
 
-def _check(records: Sequence[ImageRecord]) -> None:
+def _check(records: Sequence[ImageRecord], class_names: Sequence[str]) -> None:
     counts = Counter((record.split, record.class_name) for record in records)
-    for class_name in class_names_of(records):
+    for class_name in class_names:
         if not counts["train", class_name]:
             raise InputError(
                 f"prepare: class {class_name!r} has no image to train on "
