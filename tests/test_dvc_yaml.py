@@ -29,6 +29,7 @@ FOLDERS = {
     "experiments": [],
     "pages": [],
     "comparison": [],
+    "review": [],
     "prediction": [],
     "sweeps": [],
 }

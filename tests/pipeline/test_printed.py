@@ -25,6 +25,7 @@ PRINTED = {
         r"Look at  dvclive/evaluate/report\.html .*",
         "         dvc exp show --only-changed .*",
         "         dvc plots show .*",
+        r"         python src/review\.py .*",
     ],
 }
 
@@ -89,3 +90,4 @@ def test_warnings_of_libraries_stop_no_script(project: Project):
     project.run("python", "src/predict.py", "data/raw", "--explain", "../explained")
     project.run("python", "src/sweep.py", "sweeps/quick.yaml", "--jobs", "2")
     project.run("python", "src/report.py")
+    project.run("python", "src/review.py")
