@@ -49,7 +49,7 @@ faults: $(VENV)/installed-dev
 audit: $(VENV)/installed-dev
 	python .ci/audit.py
 
-BENCHMARKS := experiments feature_extraction training_on_features end_to_end growth nothing_to_do two_workers
+BENCHMARKS := experiments feature_extraction training_on_features end_to_end growth nothing_to_do two_workers review
 
 photos:
 	@test -e "$(PHOTOS)" || { echo "usage: make $(MAKECMDGOALS) PHOTOS=/path/to/photos"; exit 1; }
