@@ -71,16 +71,8 @@ def test_a_new_clone_runs_with_links(project: Project):
     check_clean(cloned)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "links",
-    [
-        ANY_LINK,
-        pytest.param("symlink", marks=pytest.mark.exhaustive),
-        pytest.param("hardlink", marks=pytest.mark.exhaustive),
-        pytest.param("copy", marks=pytest.mark.exhaustive),
-    ],
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("links", [ANY_LINK, "symlink", "hardlink", "copy"])
 def test_stages_experiments_and_commands_with_links(project: Project, links: str, elsewhere: Path):
     cache = elsewhere if links == ANY_LINK else None
     cloned = clone(project, links, cache)
