@@ -85,15 +85,7 @@ def test_wrong_arguments_give_a_one_line_error_and_keep_the_page(project: Projec
 
 def test_it_runs_during_an_experiment_and_without_tensorflow(project: Project):
     save(project, "one", "ccd")
-    script = (
-        "import runpy, sys\n"
-        "from dvc.repo import Repo\n"
-        "with Repo().lock:\n"  # as `dvc exp run` holds it
-        "    sys.argv = ['src/report.py']; sys.path.insert(0, 'src')\n"
-        "    runpy.run_path('src/report.py', run_name='__main__')\n"
-        "assert 'tensorflow' not in sys.modules and 'matplotlib' not in sys.modules\n"
-    )
-    project.run("python", "-c", script)
+    project.run_during_experiment("src/report.py")
     assert (project.root / "experiments.html").exists()
 
 

@@ -177,6 +177,18 @@ class Project:
         assert (done.returncode != 0) == fails, output
         return done
 
+    def run_during_experiment(self, script: str) -> None:
+        """Run a script while DVC's lock is held; it must load neither TensorFlow nor matplotlib."""
+        code = (
+            "import runpy, sys\n"
+            "from dvc.repo import Repo\n"
+            "with Repo().lock:\n"  # as `dvc exp run` holds it
+            f"    sys.argv = [{script!r}]; sys.path.insert(0, 'src')\n"
+            f"    runpy.run_path({script!r}, run_name='__main__')\n"
+            "assert 'tensorflow' not in sys.modules and 'matplotlib' not in sys.modules\n"
+        )
+        self.run("python", "-c", code)
+
     def experiment(self, *changes: str) -> list[str]:
         """Run an experiment with changed parameters; returns the stages that ran."""
         options = [part for change in changes for part in ("-S", change)]

@@ -1,7 +1,6 @@
 "use strict";
 const $ = (selector) => document.querySelector(selector);
 const count = (number, noun) => `${number.toLocaleString()} ${noun}${number === 1 ? "" : "s"}`;
-const sentence = (name) => (name.charAt(0).toUpperCase() + name.slice(1)).replaceAll("_", " ");
 
 /** An element with attributes (functions become event listeners) and children (strings as text). */
 function element(tag, attributes = {}, ...children) {

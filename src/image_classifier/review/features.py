@@ -6,7 +6,6 @@ import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.random_projection import SparseRandomProjection
 
-from image_classifier.common.errors import InputError
 from image_classifier.common.progress import progress_bar
 from image_classifier.computing.prepared import PreparedSplit, Shards
 
@@ -66,17 +65,15 @@ def _average(views: Shards, rows: slice) -> np.ndarray:
 
 def _extractor(views: Shards, class_names: list[str]) -> Callable[[Shards, slice], np.ndarray]:
     # Imported here: TensorFlow takes seconds to load, and frozen backbones do not need it.
+    from image_classifier.evaluation.steps import check_classes
     from image_classifier.outputs.model_file import MODEL_FILE, load_model
     from image_classifier.outputs.predicting import check_shape
     from image_classifier.preparation.inference import build_function
 
-    network, known_names, _ = load_model(MODEL_FILE)
-    if known_names != class_names:
-        raise InputError(
-            f"{MODEL_FILE}: trained on other classes than those in data/prepared; train it again"
-        )
-    check_shape(views, network)
-    extract = build_function(network.get_layer("feature_extractor"))
+    trained = load_model(MODEL_FILE)
+    check_classes(trained, class_names)
+    check_shape(views, trained.network)
+    extract = build_function(trained.network.get_layer("feature_extractor"))
     return lambda views, rows: extract(views[0, rows])
 
 
