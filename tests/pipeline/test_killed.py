@@ -6,6 +6,7 @@ The moments differ from run to run; `pytest -p randomly -p "randomly_seed=..."` 
 import hashlib
 import itertools
 import json
+import os
 import random
 import re
 import shutil
@@ -201,6 +202,7 @@ def test_a_stopped_run_leaves_the_branch_and_the_test_results(
     trained_project: Project, to_all: bool
 ):
     """The extension's Stop button sends SIGTERM, on which DVC leaves HEAD detached."""
+    make_git_slow(trained_project)
     step_completed = trained_project.root / ".dvc/tmp/exps/run/DVCLIVE_STEP_COMPLETED"
     tested = trained_project.files("dvclive/evaluate")
     with Run(trained_project, ("dvc", "exp", "run", "-S", "train.epochs=100")) as run:
@@ -211,6 +213,19 @@ def test_a_stopped_run_leaves_the_branch_and_the_test_results(
         wait_until(lambda: "terminated" in run.output)
     assert trained_project.run("git", "symbolic-ref", "HEAD").stdout.strip() == "refs/heads/main"
     assert trained_project.files("dvclive/evaluate") == tested
+
+
+def make_git_slow(project: Project) -> None:
+    """Let Git take longer to return to a branch, as on a busy machine."""
+    git = project.top.parent / "slow/git"
+    git.parent.mkdir()
+    git.write_text(
+        '#!/bin/sh\nif [ "$1" = symbolic-ref ]; then sleep 2; fi\n'
+        f'exec {shutil.which("git")} "$@"\n'
+    )
+    git.chmod(0o755)
+    path = project.environment["PATH"]
+    project.environment["PATH"] = f"{git.parent}{os.pathsep}{path}"
 
 
 def printed_epochs(output: str) -> list[int]:

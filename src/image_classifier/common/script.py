@@ -26,11 +26,13 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 EXPERIMENT = "DVC_EXP_NAME"  # which `dvc exp run` sets
 SHELLS = ("sh", "dash", "bash", "zsh", "fish")  # DVC may start a stage through one of these
 WATCH_INTERVAL = 0.2  # seconds, as are the following
+NOTICING = 5  # for the other thread to see on a busy machine that DVC is gone
 UNWINDING = 3  # for the main thread to put back what it has set aside
 OWN_MODULES = re.compile(r"(__main__|image_classifier)\b")
 
 _ended_by: signal.Signals | None = None
 _dvc_gone = threading.Event()
+_returning = threading.Lock()  # held while Git returns to the branch
 
 
 def run(main: Callable[[], None], folder: Path = REPOSITORY) -> None:
@@ -110,8 +112,10 @@ def _end_by_signal() -> NoReturn:
     close_bar()
     with suppress(OSError):
         sys.stdout.flush()
-    if _ended_by == signal.SIGTERM and "DVC_ROOT" in os.environ:
-        _dvc_gone.wait(1)  # the same signal may have ended DVC
+    # The same signal may have ended DVC.
+    if _ended_by == signal.SIGTERM and "DVC_ROOT" in os.environ and _dvc_gone.wait(NOTICING):
+        with _returning:
+            pass
     word = "interrupted" if _ended_by == signal.SIGINT else "terminated"
     print(word, file=sys.stderr, flush=True)
     os._exit(128 + _ended_by)
@@ -143,10 +147,12 @@ def _end_with_dvc() -> None:
         watched = _lock_holders() or set(nearest)
         while not watched.isdisjoint(process.pid for process in psutil.Process().parents()):
             time.sleep(WATCH_INTERVAL)
-        if EXPERIMENT in os.environ:
-            _reattach_head()
-        _dvc_gone.set()
-        os.kill(os.getpid(), signal.SIGTERM)
+        with _returning:
+            _dvc_gone.set()
+            if EXPERIMENT in os.environ:
+                _reattach_head()
+        if not _ended_by:
+            os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(UNWINDING)
         os._exit(128 + signal.SIGTERM)
 
