@@ -200,5 +200,8 @@ def test_images_for_display_keep_their_shape(tmp_path: Path):
     assert shown.getpixel((25, 10)) == (0, 0, 0) and shown.getpixel((25, 90)) == (255, 255, 255)
     Image.new("L", (900, 1)).save(tmp_path / "line.png")
     assert load_for_display(tmp_path / "line.png", 100).size == (100, 1)
+    assert load_for_display(tmp_path / "line.png", 100, enlarge=False).size == (100, 1)
+    assert load_for_display(tmp_path / "line.png", 1_000).size == (1_000, 1)
+    assert load_for_display(tmp_path / "line.png", 1_000, enlarge=False).size == (900, 1)
     with pytest.raises(InputError, match=r"gone\.png: .*No such file"):
         load_for_display(tmp_path / "gone.png", 100)

@@ -78,10 +78,10 @@ def load_image(path: Location, image_size: int, color_mode: str) -> np.ndarray:
         raise InputError(f"{path}: {_reason(error, path)}") from None
 
 
-def load_for_display(path: Path, longer_side: int) -> Image.Image:
+def load_for_display(path: Location, longer_side: int, enlarge: bool = True) -> Image.Image:
     """Decode an image for display: RGB, upright, with its aspect ratio.
 
-    The longer side of the result has `longer_side` pixels.
+    The longer side of the result has `longer_side` pixels, or without `enlarge` at most as many.
 
     Raises:
         InputError: as for `load_image`.
@@ -91,6 +91,8 @@ def load_for_display(path: Path, longer_side: int) -> Image.Image:
     except Exception as error:
         raise InputError(f"{path}: {_reason(error, path)}") from None
     scale = longer_side / max(image.size)
+    if scale > 1 and not enlarge:
+        return image
     size = [max(1, round(side * scale)) for side in image.size]
     return image.resize(size, Image.Resampling.BILINEAR)
 

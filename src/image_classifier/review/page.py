@@ -1,6 +1,5 @@
 """The page on which a person decides about the findings: a template filled with data."""
 
-import io
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -140,12 +139,8 @@ def load_thumbnail(location: Location, failures: list[Exception], longer_side: i
     `failures` are the errors of all remote images; with `MAX_FAILURES` none is fetched any more.
     """
     if isinstance(location, RemoteFile):
-        content = fetch(location, failures)
-    else:
-        content = Path(location).read_bytes()
-    with Image.open(io.BytesIO(content)) as image:
-        longer_side = min(longer_side, max(image.size))
-    return load_for_display(Content(str(location), content), longer_side)
+        location = Content(str(location), fetch(location, failures))
+    return load_for_display(location, longer_side, enlarge=False)
 
 
 def fetch(remote: RemoteFile, failures: list[Exception]) -> bytes:

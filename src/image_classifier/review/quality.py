@@ -66,12 +66,10 @@ def measure(path: Path) -> Measures:
     Raises:
         InputError: naming the file, if it cannot be decoded.
     """
-    # Decoded first: an error then names the file.
-    image = load_for_display(path, LONGER_SIDE)
+    # Decoded first: an error then names the file. An enlarged image would be blurred.
+    image = load_for_display(path, LONGER_SIDE, enlarge=False)
     with Image.open(path, formats=FORMATS) as file:
-        width, height = file.size
-    if max(width, height) < LONGER_SIDE:  # an enlarged image is blurred
-        image = load_for_display(path, max(width, height))
+        shorter_side = min(file.size)
     gray = image.convert("L")
     pixels = np.asarray(gray, np.int16)
     # The discrete Laplacian; one row or column has no edges.
@@ -85,7 +83,7 @@ def measure(path: Path) -> Measures:
     contrast = _range(gray.histogram())
     sharpness = _level(np.bincount(edges.ravel()), 0.99) / max(1, contrast) if edges.size else 1
     return Measures(
-        shorter_side=min(width, height),
+        shorter_side=shorter_side,
         tones=max(_range(channel.histogram()) for channel in image.split()),
         lightest=_level(gray.histogram(), 0.99),
         sharpness=sharpness,
