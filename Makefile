@@ -44,7 +44,7 @@ test-cluster: $(VENV)/installed-cluster
 	pytest tests/cluster -m ''
 
 faults: $(VENV)/installed-dev
-	pytest tests -n 3 -m 'fault or exhaustive' --fault-table=docs/faults.md
+	pytest tests -m 'fault or exhaustive' --fault-table=docs/faults.md
 
 audit: $(VENV)/installed-dev
 	python .ci/audit.py

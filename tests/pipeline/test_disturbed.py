@@ -58,7 +58,7 @@ def test_a_training_that_diverges_fails(project: Project, nan_weights: Path):
 @pytest.mark.fault(
     "Training", "loss is NaN in a trial of a sweep", "the trial fails, the other trials continue"
 )
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_trial_that_diverges_fails_alone(project: Project, nan_weights: Path):
     shutil.copy(nan_weights, project.root / "nan.weights.h5")
     project.set_params(DIVERGING | {"model": {**DIVERGING["model"], "weights": "random"}})
