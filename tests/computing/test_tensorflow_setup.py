@@ -70,3 +70,16 @@ def test_settings_for_other_projects_change_nothing(
     # Weights that Keras downloads stay in the user's folder.
     weights = str(tmp_path / folder / "models/weights.h5")
     assert json.loads(done.stdout.splitlines()[-1]) == {**EXPECTED, "weights": weights}
+
+
+def test_a_training_loads_no_library_that_it_does_not_need():
+    """Keras imports them if it can, which takes a third of its time."""
+    code = (
+        "import sys\n"
+        "from image_classifier.training import steps\n"
+        "loaded = {'matplotlib.pyplot', 'scipy', 'sklearn'} & sys.modules.keys()\n"
+        "assert not loaded, loaded\n"
+        "import matplotlib.pyplot, sklearn.metrics\n"  # others still find them
+    )
+    done = run_python("-c", code, folder=REPOSITORY / "src")
+    assert done.returncode == 0, done.stderr

@@ -1,7 +1,6 @@
 """What a training minimises, and how: loss, optimizer and learning rate."""
 
 import numpy as np
-from sklearn.utils.class_weight import compute_class_weight
 
 from image_classifier.common.params import Params, TrainParams
 from image_classifier.computing.tensorflow_setup import keras, tf
@@ -112,6 +111,8 @@ def balanced_weights(labels: np.ndarray, class_count: int) -> np.ndarray:
     They are n / (classes * images of the class), so that their mean over the images is 1. A class
     without training images has weight 1.
     """
+    from sklearn.utils.class_weight import compute_class_weight  # which takes a second to load
+
     present = np.unique(labels)
     weights = np.ones(class_count, np.float32)
     weights[present] = compute_class_weight("balanced", classes=present, y=labels)
