@@ -112,7 +112,7 @@ def _end_by_signal() -> NoReturn:
     close_bar()
     with suppress(OSError):
         sys.stdout.flush()
-    # The same signal may have ended DVC.
+    # The same signal may have ended DVC; then wait until Git has returned to the branch.
     if _ended_by == signal.SIGTERM and "DVC_ROOT" in os.environ and _dvc_gone.wait(NOTICING):
         with _returning:
             pass

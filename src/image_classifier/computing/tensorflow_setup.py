@@ -46,18 +46,19 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _hidden(*names: str) -> Iterator[None]:
-    """Let imports of packages fail that have not been imported yet, as if they were not installed.
+    """Let imports of packages fail, as if they were not installed.
 
     Keras and TensorFlow would import these for functions that nothing here uses, which takes a
     third of their time.
     """
-    absent = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))
+    loaded = {name: sys.modules[name] for name in names if name in sys.modules}
+    sys.modules.update(dict.fromkeys(names))
     try:
         yield
     finally:
-        for name in absent:
+        for name in names:
             del sys.modules[name]
+        sys.modules.update(loaded)
 
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
