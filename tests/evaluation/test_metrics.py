@@ -4,14 +4,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dvclive import Live
-from sklearn.calibration import calibration_curve
-from sklearn.metrics import roc_auc_score
+from scipy.stats import binomtest
+from sklearn import calibration, metrics
 
 from image_classifier.evaluation.metrics import (
     accuracy_interval,
+    calibration_curve,
     expected_calibration_error,
     log_curves,
     per_class,
+    precision_recall_curve,
+    roc_curve,
     summarise,
     thinned,
     well_filled,
@@ -104,9 +107,56 @@ def test_thinned_scores_keep_the_curve_with_few_points():
     scores = 1 / (1 + np.exp(-generator.normal(4 * truth - 2, 3)))
     few = thinned(scores)
     assert len(np.unique(few)) <= 650
-    assert roc_auc_score(truth, few) == pytest.approx(roc_auc_score(truth, scores), abs=1e-4)
+    assert metrics.roc_auc_score(truth, few) == pytest.approx(
+        metrics.roc_auc_score(truth, scores), abs=1e-4
+    )
     assert (np.diff(few[np.argsort(scores)]) >= 0).all()
     assert (thinned(scores[:1000]) == scores[:1000]).all()
+
+
+@pytest.mark.parametrize(("images", "class_count"), [(3, 3), (40, 2), (500, 5)])
+@pytest.mark.parametrize("decimals", [1, 9], ids=["equal scores", "different scores"])
+def test_metrics_and_curves_equal_those_of_other_libraries(
+    images: int, class_count: int, decimals: int
+):
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, class_count, images)
+    labels[:2] = 0, 1
+    logits = generator.normal(size=(images, class_count)).round(decimals)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    predictions, names = probabilities.argmax(axis=1), [str(n) for n in range(class_count)]
+    summary = summarise(labels, probabilities, calibration_bins=10)
+    numbers = {"labels": range(class_count), "zero_division": 0}
+    assert summary["accuracy"] == metrics.accuracy_score(labels, predictions)
+    expected = metrics.log_loss(labels, probabilities, labels=range(class_count))
+    assert summary["loss"] == pytest.approx(expected, rel=1e-12)
+    assert summary["f1"] == metrics.f1_score(labels, predictions, average="macro", **numbers)
+    rows = per_class(labels, probabilities, names)
+    columns = ("precision", "recall", "f1", "support")
+    found = [[row[column] for row in rows] for column in columns]
+    expected = metrics.precision_recall_fscore_support(labels, predictions, **numbers)
+    np.testing.assert_array_equal(found, expected)
+    positive, scores = labels == 1, probabilities[:, 1]
+    assert rows[1]["roc_auc"] == metrics.roc_auc_score(positive, scores)
+    correct = int((predictions == labels).sum())
+    interval = binomtest(correct, images).proportion_ci(0.95, method="wilson")
+    accuracy = accuracy_interval(labels, probabilities)
+    assert [accuracy["low"], accuracy["high"]] == pytest.approx(interval, abs=1e-6)
+
+    np.testing.assert_array_equal(
+        [*roc_curve(positive, scores).values()], metrics.roc_curve(positive, scores)
+    )
+    *found, thresholds = precision_recall_curve(positive, scores).values()
+    *expected, expected_thresholds = metrics.precision_recall_curve(
+        positive, scores, drop_intermediate=True
+    )
+    # scikit-learn adds a last point without a threshold, which DVC would not draw.
+    np.testing.assert_array_equal(found, [values[:-1] for values in expected])
+    np.testing.assert_array_equal(thresholds, expected_thresholds)
+    np.testing.assert_array_equal(
+        [*calibration_curve(positive, scores, 10).values()],
+        calibration.calibration_curve(positive, scores, n_bins=10),
+    )
 
 
 @pytest.mark.parametrize("class_count", [2, 10])
@@ -157,7 +207,7 @@ def test_the_bins_that_are_counted_are_those_of_the_curve():
     scores = np.repeat(np.linspace(0, 1, 11), 10)
     counted, bins = well_filled(scores, 10)
     assert counted.all() and bins == 10
-    assert len(calibration_curve(scores > 0.5, scores, n_bins=10)[0]) == 10
+    assert len(calibration.calibration_curve(scores > 0.5, scores, n_bins=10)[0]) == 10
     counted, _ = well_filled(np.concatenate([scores, [0.13]]), 20)
     assert counted[:-1].all() and not counted[-1]
 

@@ -1,9 +1,15 @@
-"""Metrics and curves of a classifier, from its probabilities."""
+"""Metrics and curves of a classifier, from its probabilities.
+
+They equal those of scikit-learn, which takes more than a second to load.
+"""
+
+import math
+from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 from dvclive import Live
-from scipy.stats import binomtest
-from sklearn import metrics
+from dvclive.serialize import dump_json
 
 MAX_CURVE_POINTS = 1000
 CONFIDENCE = 0.95  # of the interval of the accuracy
@@ -19,16 +25,13 @@ def summarise(
     classes; and the expected calibration error.
     """
     probabilities = probabilities / probabilities.sum(axis=1, keepdims=True, dtype=float)
-    class_numbers = np.arange(probabilities.shape[1])
-    predictions = probabilities.argmax(axis=1)
+    rounding = np.finfo(float).eps  # a probability of 0 would make the loss infinite
+    of_labels = probabilities[np.arange(len(labels)), labels].clip(rounding, 1 - rounding)
+    _, _, f1, _ = _rates(labels, probabilities)
     return {
-        "accuracy": float(metrics.accuracy_score(labels, predictions)),
-        "loss": float(metrics.log_loss(labels, probabilities, labels=class_numbers)),
-        "f1": float(
-            metrics.f1_score(
-                labels, predictions, labels=class_numbers, average="macro", zero_division=0
-            )
-        ),
+        "accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
+        "loss": float(-np.log(of_labels).mean()),
+        "f1": float(f1.mean()),
         "calibration_error": expected_calibration_error(labels, probabilities, calibration_bins),
     }
 
@@ -43,11 +46,13 @@ def accuracy_interval(labels: np.ndarray, probabilities: np.ndarray) -> dict[str
     images and accuracies near 1.
     """
     images, correct = len(labels), int((probabilities.argmax(axis=1) == labels).sum())
-    low, high = binomtest(correct, images).proportion_ci(CONFIDENCE, method="wilson")
+    z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
+    middle = (correct + z**2 / 2) / (images + z**2)
+    half = z * math.sqrt(correct * (images - correct) / images + z**2 / 4) / (images + z**2)
     return {
         "accuracy": round(correct / images, 6),
-        "low": round(float(low), 6),
-        "high": round(float(high), 6),
+        "low": round(max(0.0, middle - half), 6),
+        "high": round(min(1.0, middle + half), 6),
         "confidence": CONFIDENCE,
         "images": images,
         "correct": correct,
@@ -62,23 +67,33 @@ def per_class(
     The ROC curve sets the class against the rest; where one of the two has no image, its area is
     None.
     """
-    numbers = np.arange(len(class_names))
-    precision, recall, f1, counts = metrics.precision_recall_fscore_support(
-        labels, probabilities.argmax(axis=1), labels=numbers, zero_division=0
-    )
+    precision, recall, f1, counts = _rates(labels, probabilities)
     return [
         {
             "class": name,
             "precision": float(precision[number]),
             "recall": float(recall[number]),
             "f1": float(f1[number]),
-            "roc_auc": float(metrics.roc_auc_score(labels == number, probabilities[:, number]))
+            "roc_auc": roc_area(labels == number, probabilities[:, number])
             if 0 < counts[number] < len(labels)
             else None,
             "support": int(counts[number]),
         }
         for number, name in enumerate(class_names)
     ]
+
+
+def _rates(
+    labels: np.ndarray, probabilities: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Precision, recall and F1, float64 (class_count,), 0 where undefined; and number of images."""
+    predictions, class_count = probabilities.argmax(axis=1), probabilities.shape[1]
+    right = np.bincount(labels[predictions == labels], minlength=class_count)
+    predicted = np.bincount(predictions, minlength=class_count)
+    counts = np.bincount(labels, minlength=class_count)
+    # Of a class without predictions or images, no prediction is right: 0 / 1.
+    precision, recall = right / predicted.clip(1), right / counts.clip(1)
+    return precision, recall, 2 * right / (predicted + counts).clip(1), counts
 
 
 def expected_calibration_error(labels: np.ndarray, probabilities: np.ndarray, bins: int) -> float:
@@ -111,12 +126,79 @@ def log_curves(live: Live, labels: np.ndarray, probabilities: np.ndarray, bins: 
         scores = probabilities.ravel()
     if positive.all() or not positive.any():
         return  # no curve is defined
-    positive, scores = positive.astype(int), scores.astype(float)
+    scores = scores.astype(float)
     counted, bins = well_filled(scores, bins)
-    live.log_sklearn_plot("calibration", positive[counted], scores[counted], n_bins=bins)
-    scores = thinned(scores)
-    live.log_sklearn_plot("roc", positive, scores)
-    live.log_sklearn_plot("precision_recall", positive, scores, drop_intermediate=True)
+    few = thinned(scores)
+    curves = {
+        "calibration": calibration_curve(positive[counted], scores[counted], bins),
+        "roc": roc_curve(positive, few),
+        "precision_recall": precision_recall_curve(positive, few),
+    }
+    for name, columns in curves.items():
+        rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+        points = [dict(zip(columns, row, strict=True)) for row in rows]
+        # As `Live.log_sklearn_plot`, which loads scikit-learn, writes it.
+        dump_json({name: points}, Path(live.plots_dir, "sklearn", f"{name}.json"))
+
+
+def calibration_curve(positive: np.ndarray, scores: np.ndarray, bins: int) -> dict[str, np.ndarray]:
+    """The fraction of positive decisions and the mean probability in each bin that has any.
+
+    Arguments as for `roc_curve`, with probabilities as scores; the bins are of equal width.
+    """
+    positions = _positions(scores, bins)
+    counts = np.bincount(positions, minlength=bins)
+    filled = counts > 0
+    return {
+        "prob_true": np.bincount(positions, positive, bins)[filled] / counts[filled],
+        "prob_pred": np.bincount(positions, scores, bins)[filled] / counts[filled],
+    }
+
+
+def roc_curve(positive: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """The false and the true positive rate for each threshold, without points on a straight line.
+
+    `positive` is bool (n,), with both values; `scores` are floats (n,).
+    """
+    false, true, thresholds = _counts_above(positive, scores)
+    corner = (np.diff(false, 2) != 0) | (np.diff(true, 2) != 0)
+    kept = np.concatenate([[True], corner, [True]])[: len(false)]
+    return {
+        "fpr": np.append(0, false[kept] / false[-1]),
+        "tpr": np.append(0, true[kept] / true[-1]),
+        "threshold": np.append(np.inf, thresholds[kept]),
+    }
+
+
+def roc_area(positive: np.ndarray, scores: np.ndarray) -> float:
+    """The area under the ROC curve; arguments as for `roc_curve`."""
+    curve = roc_curve(positive, scores)
+    return float((np.diff(curve["fpr"]) * (curve["tpr"][1:] + curve["tpr"][:-1]) / 2).sum())
+
+
+def precision_recall_curve(positive: np.ndarray, scores: np.ndarray) -> dict[str, np.ndarray]:
+    """Precision and recall for each threshold; of equal recall, the first and the last point.
+
+    Arguments as for `roc_curve`.
+    """
+    false, true, thresholds = _counts_above(positive, scores)
+    changes = np.diff(true) != 0
+    kept = np.concatenate([[True], changes[:-1] | changes[1:], [True]])[: len(true)]
+    false, true, thresholds = false[kept][::-1], true[kept][::-1], thresholds[kept][::-1]
+    return {
+        "precision": true / (true + false),
+        "recall": true / true[0],
+        "threshold": thresholds,
+    }
+
+
+def _counts_above(
+    positive: np.ndarray, scores: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numbers of negative and positive decisions at or above each score, and the falling scores."""
+    thresholds, positions = np.unique(-scores, return_inverse=True)
+    true = np.bincount(positions, positive).cumsum()
+    return np.bincount(positions).cumsum() - true, true, -thresholds
 
 
 def well_filled(scores: np.ndarray, bins: int) -> tuple[np.ndarray, int]:
@@ -126,10 +208,14 @@ def well_filled(scores: np.ndarray, bins: int) -> tuple[np.ndarray, int]:
         Which scores remain, bool (n,), and the number of bins of equal width: `bins`, or one with
         all scores if every bin has too few.
     """
-    # The bins of scikit-learn's calibration_curve.
-    positions = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], scores)
+    positions = _positions(scores, bins)
     counted = np.bincount(positions)[positions] >= MIN_BIN_SIZE
     return (counted, bins) if counted.any() else (~counted, 1)
+
+
+def _positions(scores: np.ndarray, bins: int) -> np.ndarray:
+    """The bin, of `bins` of equal width, of each probability, which is its upper end or below."""
+    return np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], scores)
 
 
 def thinned(scores: np.ndarray) -> np.ndarray:

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
-import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
@@ -98,5 +98,7 @@ def _fitting(text: str, width: int, ending: str = "") -> str:
 
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
-    # Pillow's own font has few letters beyond the English ones.
-    return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts/ttf/DejaVuSans.ttf"), size)
+    # Pillow's own font has few letters beyond the English ones. Loading matplotlib takes longer
+    # than finding it.
+    matplotlib = Path(find_spec("matplotlib").origin).parent
+    return ImageFont.truetype(matplotlib / "mpl-data/fonts/ttf/DejaVuSans.ttf", size)
