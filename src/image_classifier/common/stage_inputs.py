@@ -18,6 +18,7 @@ from image_classifier.common.params import PARAMS_FILE
 from image_classifier.common.strict_yaml import read_yaml
 
 PIPELINE = Path("dvc.yaml")
+LOCK = Path("dvc.lock")  # hashes of the files and parameters with which each stage ran last
 SOURCES = Path("src")  # all other dependencies are data
 OUTPUTS = ("outs", "metrics", "plots")  # where dvc.yaml declares them
 

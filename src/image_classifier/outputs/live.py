@@ -13,7 +13,7 @@ from threading import Event
 from dvc.exceptions import DvcException
 from dvc_render.html import render_html
 from dvclive import Live, report
-from dvclive.env import DVC_ROOT
+from dvclive.env import DVC_EXP_BASELINE_REV, DVC_ROOT
 from dvclive.live import logger, mark_dvclive_only_ended
 from dvclive.monitor_system import _SystemMonitor
 from dvclive.plots import NumpyEncoder
@@ -40,7 +40,20 @@ PAGE = TEMPLATES / "page.html"
 REPORT_INTERVAL = 2  # seconds; an open report.html reloads itself every 5
 
 
-class StageLog(Live):
+class _Log(Live):
+    """DVCLive without loading DVC in a stage of `dvc exp run`.
+
+    There, DVC names the experiment, passes its settings on, and adds the stage's outputs to Git.
+    """
+
+    def _init_dvc(self) -> None:
+        if DVC_EXP_BASELINE_REV in os.environ:
+            self._inside_dvc_exp, self._save_dvc_exp = True, False
+        else:
+            super()._init_dvc()
+
+
+class StageLog(_Log):
     """DVCLive for people who look at its files while it writes them.
 
     metrics.json is never seen half written; report.html opens without a network, and costs little
@@ -143,7 +156,7 @@ class StageLog(Live):
         super().__exit__(kind, error, traceback)
 
 
-class SystemLog(Live):
+class SystemLog(_Log):
     """CPU, memory, disk and GPU use once a second, and the training speed.
 
     It is no output of a stage: it differs in every run, so every run would seem to change.

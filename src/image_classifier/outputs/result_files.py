@@ -8,6 +8,7 @@ Files may be links into DVC's cache. So they are replaced, never written to.
 """
 
 import io
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,12 +19,13 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from image_classifier.common.disk import enough_space, scratch_folder
-from image_classifier.common.stage_inputs import PIPELINE
+from image_classifier.common.stage_inputs import LOCK, PIPELINE, cached_outputs
 from image_classifier.common.strict_yaml import read_yaml
 from image_classifier.outputs.sheets import font
 
 SCRATCH = Path(".dvc/tmp/logging")
 SET_ASIDE = Path(".dvc/tmp/set_aside")
+CACHE = Path(".dvc/cache")  # unless DVC is configured to use another one
 NO_METRICS = b"{}\n"
 
 _read_once = cache(read_yaml)  # a report is made after each epoch
@@ -42,19 +44,14 @@ def restore_outputs(stage: str) -> None:
     """
     if "DVC_ROOT" not in os.environ:
         return
-    from dvc.repo import Repo  # imported here: it takes a while, and only stages under DVC need it
-
     folder = Path("dvclive", stage)
     metrics, images = folder / "metrics.json", folder / image_path(".")
     emptied = metrics.is_file() and not _has_values(metrics)
-    with Repo() as repo:
-        for output in repo.stage.load_one(name=stage).outs:
-            path = Path(output.def_path)
-            unwanted = emptied and path.is_relative_to(folder) and path != images
-            if output.use_cache and not (unwanted or output.exists or output.changed_cache()):
-                with enough_space(path, output.meta.size or 0):
-                    output.checkout()
-                    output.unprotect()
+    for path, output in _recorded_outputs(stage).items():
+        unwanted = emptied and path.is_relative_to(folder) and path != images
+        if not unwanted and not os.path.lexists(path):
+            with enough_space(path, output["size"]):
+                _copy_from_cache(output["md5"], path)
     if emptied:
         _empty(folder)
 
@@ -175,6 +172,51 @@ def _empty(folder: Path) -> None:
     with scratch_folder(SCRATCH) as scratch:
         write_files({**empty_files(folder), **placeholder_images(folder)}, scratch)
         _move_files(scratch, folder)
+
+
+def _recorded_outputs(stage: str) -> dict[Path, dict]:
+    """Path -> entry in dvc.lock of the outputs that DVC keeps in its cache."""
+    if not LOCK.exists():
+        return {}
+    cached, recorded = set(cached_outputs(PIPELINE)), read_yaml(LOCK)["stages"].get(stage, {})
+    outputs = recorded.get("outs", [])
+    return {Path(output["path"]): output for output in outputs if output["path"] in cached}
+
+
+def _copy_from_cache(md5: str, output: Path) -> None:
+    """Copy an output, complete at once, from DVC's cache; or nothing if a part is missing there.
+
+    DVC itself would take longer to load than this takes.
+    """
+    source = _cached_file(md5)
+    files, is_folder = {"": source}, md5.endswith(".dir")
+    if is_folder and source.is_file():
+        entries = json.loads(source.read_bytes())
+        files = {entry["relpath"]: _cached_file(entry["md5"]) for entry in entries}
+    if not source.is_file() or not all(file.is_file() for file in files.values()):
+        return
+    with scratch_folder(SCRATCH) as scratch:
+        unfinished = scratch / output.name
+        if is_folder:
+            unfinished.mkdir()
+        for name, file in files.items():
+            (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, unfinished / name)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.rename(output)
+
+
+def _cached_file(md5: str) -> Path:
+    name = Path("files/md5", md5[:2], md5[2:])
+    return CACHE / name if (CACHE / name).is_file() else _configured_cache() / name
+
+
+@cache
+def _configured_cache() -> Path:
+    from dvc.repo import Repo  # imported here: it takes a while, and few caches are configured
+
+    with Repo() as repo:
+        return Path(repo.cache.local_cache_dir)
 
 
 def _move_files(source: Path, folder: Path) -> None:
