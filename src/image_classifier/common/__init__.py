@@ -11,5 +11,7 @@ hashing         hashes of files
 class_folders   finds images in class folders, optionally below split folders
 raw_data        lists the images of data/raw
 remote          reads images from buckets and URLs
+processes       calls functions in other processes
+decoding        decodes images in batches, ahead of their consumer
 images          decodes image files to pixels
 """

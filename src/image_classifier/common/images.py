@@ -4,9 +4,7 @@ import io
 import os
 import re
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -14,12 +12,14 @@ from typing import NamedTuple
 import numpy as np
 from PIL import ExifTags, Image
 
+from image_classifier.common.decoding import decode_ahead
 from image_classifier.common.errors import InputError
 from image_classifier.common.remote import RemoteFile, is_remote, read
 
 PILLOW_MODES = {"rgb": "RGB", "grayscale": "L"}
-# Not every format of Pillow: it detects EPS by content and would start Ghostscript.
-FORMATS = ("AVIF", "BMP", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+# Not every format of Pillow: it detects EPS by content and would start Ghostscript. Pillow tries
+# them in this order.
+FORMATS = ("JPEG", "PNG", "WEBP", "AVIF", "BMP", "GIF", "ICO", "JPEG2000", "PPM", "TGA", "TIFF")
 TURNS = {  # EXIF orientation -> the transposition that makes the image upright
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -121,7 +121,7 @@ def load_batches(
 ) -> Iterator[np.ndarray]:
     """Decode images like `load_image`, two batches ahead of the consumer, so memory is bounded.
 
-    `threads` is the number of decoding threads; None: one per core of the machine.
+    `threads` is the number of images that are decoded at once; None: one per core of the machine.
 
     Yields:
         uint8 (n, image_size, image_size, channels); n is `batch_size`, or less in the last batch.
@@ -129,8 +129,8 @@ def load_batches(
     Raises:
         InputError: naming the file, if an image cannot be decoded.
     """
-    for _, futures in _decode_ahead(paths, batch_size, image_size, color_mode, threads):
-        yield np.stack([future.result() for future in futures])
+    for _, results in _decode_ahead(paths, batch_size, image_size, color_mode, threads):
+        yield np.stack([_pixels(result) for result in results])
 
 
 def load_readable_batches(
@@ -145,16 +145,22 @@ def load_readable_batches(
     Yields:
         The paths of the readable images of a batch, at least one, and their pixels.
     """
-    for batch, futures in _decode_ahead(paths, batch_size, image_size, color_mode):
+    for batch, results in _decode_ahead(paths, batch_size, image_size, color_mode):
         readable, images = [], []
-        for path, future in zip(batch, futures, strict=True):
-            try:
-                images.append(future.result())
+        for path, result in zip(batch, results, strict=True):
+            if isinstance(result, InputError):
+                report(result)
+            else:
+                images.append(result)
                 readable.append(path)
-            except InputError as error:
-                report(error)
         if readable:
             yield readable, np.stack(images)
+
+
+def _pixels(result: np.ndarray | InputError) -> np.ndarray:
+    if isinstance(result, InputError):
+        raise result
+    return result
 
 
 def _decode_ahead(
@@ -163,20 +169,10 @@ def _decode_ahead(
     image_size: int,
     color_mode: str,
     threads: int | None = None,
-) -> Iterator[tuple[Sequence[Location], list[Future]]]:
-    """Yield batches of paths with the futures of `load_image`, two batches ahead."""
+) -> Iterator[tuple[Sequence[Location], Iterator[np.ndarray | InputError]]]:
     load = partial(load_image, image_size=image_size, color_mode=color_mode)
-    pool = ThreadPoolExecutor(threads or os.cpu_count())
-    try:
-        ahead: deque[tuple[Sequence[Location], list[Future]]] = deque()
-        for start in range(0, len(paths), batch_size):
-            batch = paths[start : start + batch_size]
-            ahead.append((batch, [pool.submit(load, path) for path in batch]))
-            if len(ahead) > 2:
-                yield ahead.popleft()
-        yield from ahead
-    finally:
-        pool.shutdown(cancel_futures=True)  # the consumer may have stopped early
+    shape = (image_size, image_size, len(PILLOW_MODES[color_mode]))
+    return decode_ahead(load, paths, batch_size, shape, threads or os.cpu_count())
 
 
 def _decode(path: Location, image_size: int, color_mode: str) -> np.ndarray:
@@ -194,7 +190,8 @@ def _open(path: Location, smallest_side: int, mode: str) -> Image.Image:
     with Image.open(path, formats=FORMATS) as image:
         # JPEGs can be decoded at 1/2, 1/4 or 1/8 of their size, for less than the full cost.
         image.draft(mode, (smallest_side, smallest_side))
-        return _opaque(_eight_bits(_upright(image))).convert(mode)
+        image = _opaque(_eight_bits(_upright(image)))
+        return image if image.mode == mode else image.convert(mode)  # which would copy it
 
 
 def _upright(image: Image.Image) -> Image.Image:
