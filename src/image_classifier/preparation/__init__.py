@@ -4,6 +4,7 @@ correcting    finds the images that corrections of labels change
 splits        assigns images to training, validation and test
 features      computes hashes, pixels and features of images
 inference     runs a frozen network fast on this machine
+extraction    augments images and runs the network on them
 engines       computes on this machine or on a Ray cluster
 ray_cluster   connects to a Ray cluster
 """

@@ -7,7 +7,7 @@ of its first image. Results do not depend on how the images are divided, nor on 
 
 import hashlib
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from multiprocessing.pool import ThreadPool
 from pathlib import Path
@@ -29,7 +29,12 @@ from image_classifier.common.remote import RemoteFile, is_remote, read
 if TYPE_CHECKING:
     from ray import ObjectRef
 
+    from image_classifier.preparation.extraction import Extract
+
 FEATURE_BATCH_SIZE = 64
+# Pixels per call of a GPU: 512 images of 180x180, for which most backbones need 2 to 5 GB. Too
+# large a number is halved, but TensorFlow waits for memory for ten seconds each time.
+PIXELS_AT_ONCE = 2**24
 READS_AT_ONCE = 8  # remote images per thread: reading them is mostly waiting
 
 
@@ -88,11 +93,16 @@ def compute_features(
     Yields:
         float32 (views, n, d).
     """
-    extract = _build_extractor(params, weights, threads)
+    batches, extract = _build_extractor(params, weights, threads)
     views = params.prepare.views if split == "train" else None
-    for _, pixels in compute_pixels(params.prepare, locations, first, threads):
-        yield first, extract(pixels[0], first // FEATURE_BATCH_SIZE, views)
-        first += len(pixels[0])
+    size, color_mode = params.prepare.image_size, params.prepare.color_mode
+    images = load_batches(
+        locations, batches * FEATURE_BATCH_SIZE, size, color_mode, _threads(locations, threads)
+    )
+    groups = (group for pixels in images for group in _groups(pixels))
+    for features in extract(groups, first // FEATURE_BATCH_SIZE, views):
+        yield first, features
+        first += features.shape[1]
 
 
 def backbone_weights(params: Params) -> list[np.ndarray]:
@@ -103,12 +113,11 @@ def backbone_weights(params: Params) -> list[np.ndarray]:
 @lru_cache(maxsize=1)
 def _build_extractor(
     params: Params, weights: "ObjectRef | None", threads: int
-) -> Callable[[np.ndarray, int, int | None], np.ndarray]:
-    """Build a function from pixels, number of their batch, and number of views, to features."""
+) -> tuple[int, "Extract"]:
+    """The number of batches to pass in a group, and a function of `extraction`."""
     # Not at the top: TensorFlow takes seconds to import, and errors in parameters come first.
     from image_classifier.computing.tensorflow_setup import tf
-    from image_classifier.networks.augmentation import build_augmentation, set_call
-    from image_classifier.preparation.inference import build_function
+    from image_classifier.preparation.extraction import build_on_cpu, build_on_gpu
 
     if weights is None:
         network = _build_network(params)
@@ -118,23 +127,19 @@ def _build_extractor(
         unknown = params.model.model_copy(update={"weights": "random"})
         network = _build_network(params.model_copy(update={"model": unknown}))
         network.set_weights(ray.get(weights))
-    infer = build_function(network, threads)
-    augmentation = build_augmentation(params.prepare, network.input_shape[-1])
+    if tf.config.list_physical_devices("GPU"):
+        images = PIXELS_AT_ONCE // params.prepare.image_size**2
+        return max(1, images // FEATURE_BATCH_SIZE), build_on_gpu(network, params.prepare)
+    return 1, build_on_cpu(network, params.prepare, threads)
 
-    @tf.function(reduce_retracing=True)
-    def augment(pixels: tf.Tensor) -> tf.Tensor:
-        return augmentation(tf.cast(pixels, tf.float32), training=True)
 
-    def extract(pixels: np.ndarray, number: int, views: int | None) -> np.ndarray:
-        if views is None:
-            return infer(pixels)[np.newaxis]
-        features = []
-        for view in range(views):
-            set_call(augmentation, number * views + view)
-            features.append(infer(augment(pixels).numpy()))
-        return np.stack(features)
-
-    return extract
+def _groups(pixels: np.ndarray) -> Iterator[np.ndarray]:
+    """Divide images, (n, ...), into batches of equal size, (batches, images, ...), and the rest."""
+    whole = len(pixels) - len(pixels) % FEATURE_BATCH_SIZE
+    if whole:
+        yield pixels[:whole].reshape(-1, FEATURE_BATCH_SIZE, *pixels.shape[1:])
+    if whole < len(pixels):
+        yield pixels[np.newaxis, whole:]
 
 
 def _build_network(params: Params):
