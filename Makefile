@@ -6,6 +6,7 @@
 # make faults         inject faults, and count them in docs/faults.md
 # make audit          look up known vulnerabilities of the packages, if there is a network
 # make bench          measure: make bench PHOTOS=/path/to/an/archive/or/folder
+# make bench-gpu      measure on a machine with a GPU, with PHOTOS as above
 # make bench-cluster  measure sweeps, features and capacity on a cluster, with PHOTOS as above
 # make format         format the code
 
@@ -23,7 +24,7 @@ export GIT_AUTHOR_EMAIL ?= $(USER_EMAIL)
 export GIT_COMMITTER_NAME ?= $(USER_NAME)
 export GIT_COMMITTER_EMAIL ?= $(USER_EMAIL)
 
-.PHONY: run test test-slow test-full test-cluster faults audit photos bench bench-cluster format constraints
+.PHONY: run test test-slow test-full test-cluster faults audit photos bench bench-gpu bench-cluster format constraints
 
 run: $(VENV)/installed
 	dvc exp run
@@ -49,13 +50,16 @@ faults: $(VENV)/installed-dev
 audit: $(VENV)/installed-dev
 	python .ci/audit.py
 
-BENCHMARKS := experiments feature_extraction training_on_features end_to_end growth nothing_to_do two_workers review
+BENCHMARKS := experiments feature_extraction training_on_features end_to_end growth nothing_to_do two_workers review input_path
 
 photos:
 	@test -e "$(PHOTOS)" || { echo "usage: make $(MAKECMDGOALS) PHOTOS=/path/to/photos"; exit 1; }
 
 bench: photos $(VENV)/installed
 	for name in $(BENCHMARKS); do python benchmarks/$$name.py "$(PHOTOS)" || exit 1; done
+
+bench-gpu: photos $(VENV)/installed
+	python benchmarks/gpu.py "$(PHOTOS)"
 
 bench-cluster: photos $(VENV)/installed-cluster
 	python benchmarks/sweep_on_ray.py "$(PHOTOS)"

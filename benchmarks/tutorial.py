@@ -50,6 +50,11 @@ def main() -> None:
         action="store_true",
         help="turn off the thread that tunes tf.data, for which the end of an epoch may wait",
     )
+    parser.add_argument(
+        "--without-xla",
+        action="store_true",
+        help="do not compile with XLA on a GPU, which needs further files of CUDA",
+    )
     arguments = parser.parse_args()
 
     load = partial(
@@ -85,6 +90,7 @@ def main() -> None:
         optimizer=keras.optimizers.Adam(),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
+        jit_compile=False if arguments.without_xla else "auto",
     )
 
     stopwatch = Stopwatch()
