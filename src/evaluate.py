@@ -20,16 +20,15 @@ def main() -> None:
     params = read_params().evaluate
     class_names, (test,) = open_splits("test")
 
-    # Imported here: TensorFlow takes seconds to load, and errors in parameters come first.
+    # Imported here: these take a second to load, and errors in parameters come first.
     from image_classifier.evaluation import steps
     from image_classifier.outputs.live import EVALUATE_LOG, StageLog
-    from image_classifier.outputs.model_file import MODEL_FILE, load_model
-    from image_classifier.outputs.predicting import predict_probabilities
+    from image_classifier.outputs.openvino_file import OPENVINO_FILE, load_translated
     from image_classifier.outputs.result_files import replacing
 
-    trained = load_model(MODEL_FILE)
+    trained = load_translated(OPENVINO_FILE)
     steps.check_classes(trained, class_names)
-    probabilities = predict_probabilities(trained.network, test.views)
+    probabilities = steps.predict_probabilities(trained.network, test.views)
     steps.check_against_files(trained, test, params.check_images)
 
     with replacing(EVALUATE_LOG) as folder, StageLog(EVALUATE_LOG, folder) as live:

@@ -22,9 +22,10 @@ from image_classifier.common.class_folders import find_files
 from image_classifier.common.errors import InputError
 from image_classifier.common.images import load_readable_batches
 from image_classifier.common.progress import progress_bar
-from image_classifier.outputs.metadata import read_metadata
+from image_classifier.outputs.metadata import Metadata, read_metadata
 
-MODEL = REPOSITORY / "models/model.keras"
+OPENVINO_MODEL = REPOSITORY / "models/openvino/model.xml"
+KERAS_MODEL = REPOSITORY / "models/model.keras"
 IMAGES_AT_ONCE = 64
 
 Candidates = list[tuple[str, float]]  # classes and their probabilities, the most likely first
@@ -33,18 +34,7 @@ Candidates = list[tuple[str, float]]  # classes and their probabilities, the mos
 def main() -> None:
     arguments = read_arguments()
     paths = find_image_files(arguments.paths, left_out=arguments.explain)
-    summary = read_metadata(arguments.model).summary()
-    if arguments.explain:
-        make_folder(arguments.explain)
-    print(f"{arguments.model}: {summary}", file=sys.stderr)
-
-    # Imported here: TensorFlow takes seconds to load, and errors in arguments come first.
-    from image_classifier.outputs.model_file import load_model
-    from image_classifier.prediction.explanation import build_explainer
-    from image_classifier.preparation.inference import build_function
-
-    network, class_names, trained_on = load_model(arguments.model)
-    classify = build_explainer(network) if arguments.explain else build_function(network)
+    classify, (class_names, trained_on) = load_classifier(arguments)
 
     # Results in a terminal show the progress themselves.
     progress = progress_bar("classifying", len(paths), hidden=sys.stdout.isatty())
@@ -74,6 +64,41 @@ def main() -> None:
         raise InputError(f"{unreadable:,} of {len(paths):,} files could not be read")
 
 
+def load_classifier(arguments: argparse.Namespace) -> tuple[Callable, Metadata]:
+    """Load the model, and print what it is.
+
+    Returns:
+        A function from pixels, uint8 (n, image_size, image_size, channels), to probabilities,
+        float32 (n, class_count), and with --explain to heat maps; and the model's metadata.
+
+    Raises:
+        InputError: if the file is missing, damaged, or no model of this repository.
+    """
+    path = arguments.model or (KERAS_MODEL if arguments.explain else OPENVINO_MODEL)
+    if path.suffix == ".xml":
+        from image_classifier.computing.openvino_model import build_function
+        from image_classifier.outputs.openvino_file import load_translated
+
+        network, *metadata = load_translated(path)
+        print(f"{path}: {Metadata(*metadata).summary()}", file=sys.stderr)
+        return build_function(network, "probabilities"), Metadata(*metadata)
+
+    metadata = read_metadata(path)
+    if arguments.explain:
+        make_folder(arguments.explain)
+    print(f"{path}: {metadata.summary()}", file=sys.stderr)
+
+    # Imported here: TensorFlow takes seconds to load, and errors in arguments come first.
+    if arguments.explain:
+        from image_classifier.prediction.explanation import build_explainer
+        from image_classifier.training.model_file import load_model
+
+        return build_explainer(load_model(path).network), metadata
+    from image_classifier.prediction.keras_model import load_function
+
+    return load_function(path), metadata
+
+
 def read_arguments() -> argparse.Namespace:
     """Read the command line; `--help` explains it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -86,9 +111,9 @@ def read_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--model",
         type=Path,
-        default=MODEL,
         metavar="FILE",
-        help="model file (default: models/model.keras)",
+        help="model file, .xml or .keras (default: models/openvino/model.xml, or with --explain "
+        "models/model.keras)",
     )
     parser.add_argument(
         "--top",
@@ -107,7 +132,10 @@ def read_arguments() -> argparse.Namespace:
         help="write each image next to a heat map of the regions that support its predicted class "
         "to this folder",
     )
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.explain and arguments.model and arguments.model.suffix == ".xml":
+        parser.error(f"--explain: found the model {arguments.model}; allowed: a .keras file")
+    return arguments
 
 
 def _positive(text: str) -> int:

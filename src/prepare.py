@@ -35,6 +35,7 @@ from image_classifier.computing.prepared import (
     TABLE,
     UNREADABLE,
     ImageRecord,
+    class_names_of,
     create_array,
     locate_image,
     records_of,
@@ -43,6 +44,7 @@ from image_classifier.computing.prepared import (
 from image_classifier.preparation import features
 from image_classifier.preparation.correcting import find_changes
 from image_classifier.preparation.engines import ENGINES, compute_here
+from image_classifier.preparation.network import write_network
 from image_classifier.preparation.ray_cluster import connect
 from image_classifier.preparation.splits import split_images
 
@@ -77,6 +79,10 @@ def main() -> None:
         if changes.corrections:
             write_corrections(changes.corrections, folder / NAME)
         write_arrays(records, folder, params)
+        if params.model.frozen:
+            class_count = len(class_names_of(records))
+            held_out = [locate_image(record) for record in records_of(records, "validation")]
+            write_network(params, class_count, held_out, folder)
         inputs.check_unchanged()
         replace_folder(folder, PREPARED)
 

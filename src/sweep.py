@@ -10,7 +10,9 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
+from importlib import import_module
 from pathlib import Path
+from threading import Thread
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
@@ -70,6 +72,8 @@ def main() -> None:
         sweep_runner = runner.SweepRunner(study, sweep, pool, snapshot, name)
         deadline = time.monotonic() + (arguments.timeout or math.inf)
         trials = sweep_runner.run(executor, jobs, trial_count, deadline)
+        # The summary's libraries take a second to load, in which the first trials run.
+        Thread(target=partial(import_module, "image_classifier.sweeps.plots"), daemon=True).start()
         # A Ray cluster prints lines of its own, and so does the preparation of other data.
         others = arguments.ray or any(name in PREPARE_PARAMETERS for name in sweep.parameters)
         hidden = bool(others) or not sys.stderr.isatty()

@@ -5,6 +5,8 @@ An interrupted training resumes after its last finished epoch.
 
 from image_classifier.common.script import run_stage
 
+import os
+
 from image_classifier.common.params import read_params
 from image_classifier.common.stage_inputs import StageInputs
 from image_classifier.computing.prepared import open_splits
@@ -17,6 +19,9 @@ def main() -> None:
     params = read_params()
     class_names, (train, validation) = open_splits("train", "validation")
 
+    if params.model.frozen and params.train.strategy == "none":
+        # Only the classifier is trained: that takes less time than starting a GPU.
+        os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
     # Imported here: TensorFlow takes seconds to load, and errors in parameters come first.
     from image_classifier.outputs.live import (
         EVALUATE_LOG,
@@ -25,11 +30,11 @@ def main() -> None:
         StageLog,
         SystemLog,
     )
-    from image_classifier.outputs.model_file import MODEL_FILE
     from image_classifier.outputs.result_files import set_aside
     from image_classifier.training import steps
     from image_classifier.training.callbacks import PrintEpochs
     from image_classifier.training.checkpoint import Checkpoint
+    from image_classifier.training.model_file import MODEL_FILE
 
     training = steps.build(params, class_names, train, validation)
     identity = inputs.identity(*training.inputs)
@@ -48,7 +53,7 @@ def main() -> None:
         steps.fit(training, live, system, checkpoint, [PrintEpochs()])
         steps.log_validation(live, training, checkpoint)
         inputs.check_unchanged()
-        steps.save(training, checkpoint)
+        steps.save(training, checkpoint, steps.translate(training))
     checkpoint.remove()
     accuracy = checkpoint.epoch_logs[checkpoint.best]["val_accuracy"]
     print(f"{MODEL_FILE}: best epoch {checkpoint.best + 1}, validation accuracy {accuracy:.4f}")

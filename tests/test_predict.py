@@ -1,4 +1,4 @@
-"""src/predict.py in another directory, with only the model file."""
+"""src/predict.py in another directory, with only the model files."""
 
 import csv
 import io
@@ -15,14 +15,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.project import REPOSITORY, run_python
+from helpers.models import save
+from helpers.project import REPOSITORY, one_error, run_python
 from image_classifier.common.errors import InputError
 from image_classifier.common.images import load_batches
 from image_classifier.common.params import Params, read_params
-from image_classifier.computing.tensorflow_setup import keras
-from image_classifier.outputs.metadata import describe_training
-from image_classifier.outputs.model_file import load_model, save_model
+from image_classifier.networks.tensorflow_setup import keras
+from image_classifier.outputs.metadata import Metadata, describe_training
 from image_classifier.training.classifier import build_networks
+from image_classifier.training.model_file import load_model
+from image_classifier.training.optimization import compile_network
 from predict import explanation_path, find_image_files
 
 SCRIPT = REPOSITORY / "src/predict.py"
@@ -31,24 +33,34 @@ CLASS_NAMES = ["blue", "green", "紅, red"]
 
 @pytest.fixture(scope="session")
 def model_file(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The model file of a small network trained on the colours of `images`, alone in a folder."""
+    """Model files of a small network trained on the colours of `images`, alone in a folder.
+
+    The .keras file; the same translated is `translated/colours.xml` beside it.
+    """
     values = read_params(REPOSITORY / "params.yaml").model_dump()
     values["prepare"].update(image_size=16, color_mode="rgb")
     values["model"].update(conv1_filters=4, conv2_filters=4, dense_units=8)
+    values["train"].update(learning_rate=0.01, schedule="constant", warmup_epochs=0, epochs=8)
     params = Params.model_validate(values)
     keras.utils.set_random_seed(0)
-    network, model = build_networks(params, class_count=3)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    network.compile(optimizer=keras.optimizers.Adam(0.01), loss=loss)
+    network, model = build_networks(params, feature_count=0, class_count=3)
+    labels = np.repeat([0, 1, 2], 30)
+    compile_network(network, params, labels)
     paths = sorted(images.rglob("*.png"))
     pixels = np.concatenate(list(load_batches(paths, 90, 16, "rgb")))
-    network.fit(pixels, np.repeat([0, 1, 2], 30), epochs=8, batch_size=10, verbose=0)
+    network.fit(pixels, labels, epochs=8, batch_size=10, verbose=0)
     path = tmp_path_factory.mktemp("model") / "colours.keras"
     table = path.with_name("images.csv")
     table.touch()
     trained_on = describe_training(params, table, 90, 8, 1.0)
-    save_model(model, CLASS_NAMES, trained_on, path)
+    metadata = Metadata(CLASS_NAMES, trained_on)
+    save(model, metadata, path)
+    save(model, metadata, translated(path))
     return path
+
+
+def translated(model_file: Path) -> Path:
+    return model_file.with_name("translated") / "colours.xml"
 
 
 @pytest.fixture
@@ -73,8 +85,12 @@ def predict(
     return done
 
 
-def test_a_damaged_file_is_reported_and_the_rest_are_classified(here: Path, model_file: Path):
-    done = predict(here, "photos", "--model", model_file, "--json", "--top", "2", code=1)
+@pytest.mark.parametrize("suffix", [".keras", ".xml"])
+def test_a_damaged_file_is_reported_and_the_rest_are_classified(
+    here: Path, model_file: Path, suffix: str
+):
+    path = model_file if suffix == ".keras" else translated(model_file)
+    done = predict(here, "photos", "--model", path, "--json", "--top", "2", code=1)
     results = [json.loads(line) for line in done.stdout.splitlines()]
     paths = [f"photos/{name}/{number:02}.png" for name in ("blue", "red") for number in range(5)]
     assert [result["path"] for result in results] == paths
@@ -93,7 +109,7 @@ def test_a_damaged_file_is_reported_and_the_rest_are_classified(here: Path, mode
         assert len(result["top"]) == 2
 
     trained_on, damaged, last = done.stderr.splitlines()
-    assert trained_on.startswith(f"{model_file}: trained on 90 images of digits (3 classes: blue")
+    assert trained_on.startswith(f"{path}: trained on 90 images of digits (3 classes: blue")
     assert damaged.startswith("photos/blue/03a damaged.png: ") and "truncated" in damaged
     assert last == "error: 1 of 11 files could not be read"
 
@@ -186,6 +202,13 @@ def test_results_are_printed_early_and_can_be_interrupted(here: Path, model_file
         (["photos", "--model", "nowhere.keras"], 1, "error: nowhere.keras not found"),
         (["photos", "--model", "text"], 1, "error: text is not a model of this repository"),
         (["photos", "--model", "photos"], 1, "error: photos is not a model of this repository"),
+        (["photos", "--model", "nowhere.xml"], 1, "error: nowhere.xml not found"),
+        (["photos", "--model", "text.xml"], 1, "error: text.xml is not a model of this repository"),
+        (
+            ["photos", "--model", "text.xml", "--explain", "maps"],
+            2,
+            "error: --explain: found the model text.xml; allowed: a .keras file",
+        ),
         (["photos", "--explain", "text"], 1, "error: --explain: text: File exists; allowed: a f"),
         (["photos", "--top", "0"], 2, "error: argument --top: found '0'; allowed: 1 or more"),
         (["photos", "--json", "--csv"], 2, "error: argument --csv: not allowed with argument --j"),
@@ -195,15 +218,48 @@ def test_results_are_printed_early_and_can_be_interrupted(here: Path, model_file
 def test_wrong_arguments_are_found_before_tensorflow_is_imported(
     here: Path, model_file: Path, arguments: list[str], code: int, message: str
 ):
-    (here / "tensorflow.py").write_text("raise RuntimeError('TensorFlow was imported')")
+    hide_tensorflow(here)
     (here / "empty").mkdir()
-    (here / "text").write_text("a file")
+    for name in ("text", "text.xml", "text.bin"):
+        (here / name).write_text("a file")
     if "--model" not in arguments:
         arguments = ["--model", str(model_file), *arguments]
     done = predict(here, *arguments, code=code, PYTHONPATH=str(here))
     assert message in done.stderr.splitlines()[-1]
     assert code == 2 or len(done.stderr.splitlines()) == 1
     assert done.stdout == ""
+
+
+def hide_tensorflow(folder: Path) -> None:
+    """Let imports of TensorFlow and Keras fail if `folder` is in PYTHONPATH."""
+    for name in ("tensorflow", "keras"):
+        (folder / f"{name}.py").write_text(f"raise RuntimeError('{name} was imported')")
+
+
+def test_a_translated_model_needs_no_tensorflow(here: Path, model_file: Path):
+    hide_tensorflow(here)
+    options = ("--model", translated(model_file))
+    done = predict(here, "photos/red/00.png", *options, PYTHONPATH=str(here))
+    assert done.stdout.split()[1:3] == ["紅,", "red"]
+    done = run_python(
+        SCRIPT, "photos/red/00.png", "--model", model_file, folder=here, PYTHONPATH=str(here)
+    )
+    assert "was imported" in done.stderr  # otherwise the test would show nothing
+
+
+@pytest.mark.fault("Data", "a damaged model given to `predict.py`", "one-line error that names it")
+@pytest.mark.parametrize("name", ["colours.xml", "colours.bin"])
+@pytest.mark.parametrize("damage", ["missing", "empty", "truncated"])
+def test_a_damaged_translated_model_is_named(here: Path, model_file: Path, name: str, damage: str):
+    shutil.copytree(translated(model_file).parent, here / "model")
+    path = here / "model" / name
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2 if damage == "truncated" else 0])
+    if damage == "missing":
+        path.unlink()
+    done = predict(here, "photos", "--model", "model/colours.xml", code=1)
+    assert one_error(done.stderr).startswith("error: model/colours.") and done.stdout == ""
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_files_in_the_order_of_the_arguments_each_once(

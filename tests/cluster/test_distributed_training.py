@@ -41,7 +41,7 @@ MIRRORED = """
 import sys
 sys.path.insert(0, "src")
 sys.argv[0] = "src/train.py"
-from image_classifier.computing.tensorflow_setup import tf
+from image_classifier.networks.tensorflow_setup import tf
 (cpu,) = tf.config.list_physical_devices("CPU")
 devices = [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1])
 tf.config.set_logical_device_configuration(cpu, devices)
@@ -148,7 +148,7 @@ def test_two_workers_train_like_one_and_resume_after_one_is_lost(project: Projec
     assert "resuming the interrupted training after epoch" in runs[0].output
     check_same_curves(curves(chief), curves(alone))
     left = worker.files("dvclive", "models", ".dvc/tmp")
-    assert left == {**before, ".dvc/tmp/btime": b""}  # which DVC makes wherever it is loaded
+    assert left == before
     assert len(runs[1].output.splitlines()) == 1, runs[1].output
 
     # Any process can load the model.

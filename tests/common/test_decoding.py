@@ -22,7 +22,8 @@ COUNT = 41
 BATCH_SIZE = 6  # not a multiple of the images per call
 # A consumer that waits in the middle, with two processes.
 WAITING = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # may be ignored, as below nohup
 sys.path.insert(0, {sources!r})
 from image_classifier.common import decoding, images
 decoding.LEAST_CORES, decoding.LEAST_IMAGES, decoding.IMAGES_PER_PROCESS = 2, 8, 4

@@ -123,5 +123,5 @@ def test_bad_arrays_are_named(
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is counted otherwise")
 def test_memory_does_not_grow_with_the_array(tmp_path: Path):
     assert growth(tmp_path, WRITE) < 60 * MEBIBYTE
-    imports = "from image_classifier.outputs.batches import training_batches"
+    imports = "from image_classifier.training.batches import training_batches"
     assert growth(tmp_path, READ, imports) < 120 * MEBIBYTE

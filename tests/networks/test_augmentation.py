@@ -7,8 +7,8 @@ import pytest
 
 from helpers.models import params_with
 from image_classifier.common.params import AUGMENTATION
-from image_classifier.computing.tensorflow_setup import keras
 from image_classifier.networks.augmentation import build_augmentation, set_call
+from image_classifier.networks.tensorflow_setup import keras
 from image_classifier.training.checkpoint import state_variables
 from image_classifier.training.classifier import build_networks
 from image_classifier.training.distribution import RANDOM_LAYERS
@@ -143,7 +143,7 @@ def test_images_are_unchanged_without_augmentation(count: int):
 def test_a_training_saves_and_distributes_the_state_of_each_layer():
     params = params_with(backbone="cnn")
     params = params.model_copy(update={"prepare": params.prepare.model_copy(update=ALL)})
-    network = build_networks(params, class_count=3).fitted
+    network = build_networks(params, feature_count=0, class_count=3).fitted
     compile_network(network, params, labels=np.arange(3))
     identity, *layers = network.get_layer("augmentation").layers
     assert isinstance(identity, keras.layers.Identity) and len(layers) == len(AUGMENTATION)

@@ -15,13 +15,13 @@ from helpers import attacks
 from helpers.attacks import Attack, refused
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import KERAS_APPLICATIONS, ModelParams
-from image_classifier.computing.tensorflow_setup import keras
 from image_classifier.networks.backbones import build_feature_extractor
 from image_classifier.networks.efficientnet_lite import (
     build_efficientnet_lite,
     load_imagenet_weights,
     preprocess_input,
 )
+from image_classifier.networks.tensorflow_setup import keras
 
 REFERENCES = os.environ.get("EFFICIENTNET_LITE_REFERENCES")
 DAISY = 985  # a class of ImageNet

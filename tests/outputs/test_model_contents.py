@@ -13,14 +13,13 @@ from PIL import Image
 
 from helpers import attacks
 from helpers.attacks import REFUSED, refused
-from helpers.models import CLASS_NAMES, TRAINED_ON, params_with, save_network
+from helpers.models import CLASS_NAMES, TRAINED_ON, params_with, save_network, whole_network
 from helpers.project import REPOSITORY, run_python
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import MINIMUM_SIZE
-from image_classifier.computing.tensorflow_setup import keras
+from image_classifier.networks.tensorflow_setup import keras
 from image_classifier.outputs.model_contents import check_config
-from image_classifier.outputs.model_file import load_model
-from image_classifier.training.classifier import build_networks
+from image_classifier.training.model_file import load_model
 
 # One network of each kind, except kinds that take long to build.
 SMALLEST = [
@@ -289,4 +288,4 @@ def test_every_larger_network_can_be_loaded_again(backbone: str):
 
 def network_json(backbone: str) -> str:
     size = 331 if backbone == "nasnet_large" else 96
-    return build_networks(params_with(size, backbone=backbone), 3).model.to_json()
+    return whole_network(params_with(size, backbone=backbone), 3).to_json()

@@ -10,7 +10,7 @@ import pytest
 
 from helpers.project import ALL_STAGES, Project
 
-MODEL = "models/model.keras"
+MODELS = ("models/model.keras", "models/openvino")
 DATA_IN_MEMORY = Path("/dev/shm")  # a file system of its own on Linux
 ANY_LINK = "reflink,hardlink,symlink,copy"
 UP_TO_DATE = "Data and pipelines are up to date.\n"
@@ -64,7 +64,8 @@ def remove(path: Path) -> None:
 def test_a_new_clone_runs_with_links(project: Project):
     cloned = clone(project, "symlink")
     assert cloned.experiment() == ALL_STAGES
-    assert (cloned.root / MODEL).is_symlink()
+    for path in ("model.keras", "openvino/model.xml", "openvino/model.bin"):
+        assert (cloned.root / "models" / path).is_symlink()
     cloned.run("python", "src/train.py")
     cloned.run("python", "src/evaluate.py")
     assert cloned.experiment() == []
@@ -85,7 +86,7 @@ def test_stages_experiments_and_commands_with_links(project: Project, links: str
         check_clean(cloned, cache)
 
     before = cloned.files("data", "models", "dvclive")
-    for path in ("data/raw", "data/prepared", MODEL, "dvclive/evaluate/predictions.csv"):
+    for path in ("data/raw", "data/prepared", *MODELS, "dvclive/evaluate/predictions.csv"):
         remove(cloned.root / path)
     cloned.run("dvc", "checkout")
     assert cloned.files("data", "models", "dvclive") == before
@@ -107,9 +108,9 @@ def test_stages_experiments_and_commands_with_links(project: Project, links: str
 def test_links_to_files_that_are_gone(project: Project, first: str):
     project.run("dvc", "config", "cache.type", "symlink")
     project.run("dvc", "checkout", "--relink")
-    outputs = [project.root / MODEL, *(project.root / "dvclive").rglob("*")]
+    outputs = [path for name in ("models", "dvclive") for path in (project.root / name).rglob("*")]
     targets = {path.readlink() for path in outputs if path.is_symlink()}
-    assert len(targets) > 4
+    assert len(targets) > 6
     for path in targets:
         path.unlink()
     own = project.root / "data/photos"

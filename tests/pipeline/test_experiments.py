@@ -15,7 +15,7 @@ from helpers.images import write_image
 from helpers.made_experiments import data_of
 from helpers.project import ALL_STAGES, ON_FEATURES, Project, differing, layouts, stages_run
 from image_classifier.outputs.metadata import read_metadata
-from image_classifier.outputs.model_file import load_model
+from image_classifier.training.model_file import load_model
 
 
 def test_a_finished_run_is_up_to_date(project: Project):
@@ -83,6 +83,7 @@ def test_a_changed_parameter_runs_only_the_affected_stages(project: Project):
     done = project.run("dvc", "exp", "run", "--set-param", "train.learning_rate=0.1")
     assert stages_run(done.stdout) == ["train", "evaluate"]
     assert "WARNING" not in done.stderr
+    models = project.files("models")
     (revision,) = project.experiments().keys() - before.keys()
     data = project.experiments()[revision]
     assert data["params"]["params.yaml"]["data"]["train"]["learning_rate"] == 0.1
@@ -98,7 +99,11 @@ def test_a_changed_parameter_runs_only_the_affected_stages(project: Project):
     project.run("git", "stash")
     project.run("dvc", "checkout")
     assert stages_run(project.run("dvc", "repro").stdout) == []
+    other = project.files("models")
+    assert other.keys() == models.keys()
+    assert all((other[path] == models[path]) == path.endswith(".gitignore") for path in models)
     project.run("dvc", "exp", "apply", revision)
+    assert project.files("models") == models
     assert "up to date" in project.run("dvc", "status").stdout
     assert project.run("git", "show", f"{revision}:{path}").stdout == table
 

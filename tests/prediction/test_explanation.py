@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from helpers.models import whole_network
 from helpers.project import REPOSITORY
 from image_classifier.common.params import Params, read_params
-from image_classifier.computing.tensorflow_setup import keras
+from image_classifier.networks.tensorflow_setup import keras
 from image_classifier.prediction.explanation import (
     LONGER_SIDE,
     MARGIN,
@@ -16,6 +17,7 @@ from image_classifier.prediction.explanation import (
     draw_explanation,
 )
 from image_classifier.training.classifier import build_networks
+from image_classifier.training.optimization import compile_network
 
 SIZE = 32
 
@@ -46,12 +48,13 @@ def corner_images(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_heat_is_at_the_region_that_decides_the_class():
     keras.utils.set_random_seed(0)
-    network, model = build_networks(params_with("grayscale"), class_count=2)
-    network.compile(
-        optimizer=keras.optimizers.Adam(0.003),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    network.fit(*corner_images(600, seed=1), epochs=6, verbose=0)
+    params = params_with("grayscale")
+    changes = {"learning_rate": 0.003, "schedule": "constant", "warmup_epochs": 0}
+    params = params.model_copy(update={"train": params.train.model_copy(update=changes)})
+    network, model = build_networks(params, feature_count=0, class_count=2)
+    pixels, labels = corner_images(600, seed=1)
+    compile_network(network, params, labels)
+    network.fit(pixels, labels, epochs=6, verbose=0)
 
     pixels, labels = corner_images(100, seed=2)
     probabilities, heat = build_explainer(model)(pixels)
@@ -78,7 +81,7 @@ def test_the_heat_is_at_the_region_that_decides_the_class():
 def test_after_average_pooling_it_is_the_class_activation_map(params: Params):
     """Zhou et al., https://arxiv.org/abs/1512.04150: the map with the weights of the class."""
     keras.utils.set_random_seed(0)  # with other seeds, an image may have no heat at all
-    network = build_networks(params, class_count=3).model
+    network = whole_network(params, class_count=3)
     size = params.prepare.image_size
     pixels = np.random.default_rng(0).integers(0, 256, (4, size, size, 3)).astype(np.uint8)
     probabilities, heat = build_explainer(network)(pixels)
@@ -95,7 +98,7 @@ def test_after_average_pooling_it_is_the_class_activation_map(params: Params):
 
 
 def test_every_cell_is_at_its_position():
-    network = build_networks(params_with("grayscale", image_size=30), class_count=2).model
+    network = whole_network(params_with("grayscale", image_size=30), class_count=2)
     explain = build_explainer(network)
     pixels = np.random.default_rng(0).integers(0, 256, (3, 30, 30, 1)).astype(np.uint8)
     _, heat = explain(pixels)

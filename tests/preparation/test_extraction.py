@@ -8,7 +8,7 @@ import pytest
 from helpers.images import write_image
 from helpers.models import params_with
 from image_classifier.common.params import AUGMENTATION, PrepareParams
-from image_classifier.computing.tensorflow_setup import keras, tf
+from image_classifier.networks.tensorflow_setup import keras, tf
 from image_classifier.preparation import extraction, features
 from image_classifier.preparation.extraction import Extract, build_on_cpu, build_on_gpu
 
@@ -133,7 +133,7 @@ def test_prepare_uses_a_gpu_if_there_is_one(
     for number, path in enumerate(paths):
         write_image(path, (90, 120, 150), number)
     whole = params_with(backbone="cnn").model_copy(update={"prepare": params})
-    monkeypatch.setattr(features, "_build_network", lambda _: build_network())
+    monkeypatch.setattr(features, "build_network", lambda _: build_network())
 
     def compute() -> np.ndarray:
         features._build_extractor.cache_clear()

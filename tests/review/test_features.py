@@ -10,7 +10,7 @@ from helpers.models import save_network
 from image_classifier.common.errors import InputError
 from image_classifier.computing import prepared
 from image_classifier.computing.prepared import SPLITS, ImageRecord, open_splits
-from image_classifier.outputs.model_file import MODEL_FILE
+from image_classifier.outputs.openvino_file import OPENVINO_FILE
 from image_classifier.review import features
 from image_classifier.review.features import read_features, reduce
 
@@ -93,9 +93,9 @@ def test_longer_features_are_projected(monkeypatch: pytest.MonkeyPatch):
 
 def test_a_trained_network_computes_features_from_pixels():
     arrays = write_pixels()
-    MODEL_FILE.parent.mkdir()
+    OPENVINO_FILE.parent.mkdir(parents=True)
     network = save_network(
-        MODEL_FILE, CLASS_NAMES, backbone="cnn", conv1_filters=4, conv2_filters=4
+        OPENVINO_FILE, CLASS_NAMES, backbone="cnn", conv1_filters=4, conv2_filters=4
     )
     extractor = network.get_layer("feature_extractor")
     expected = np.concatenate([extractor.predict(arrays[split][0], verbose=0) for split in SPLITS])
@@ -110,7 +110,7 @@ WRONG = "one-line error that says what to do"
 @pytest.mark.fault("Data", "review of pixels without a trained model", WRONG)
 def test_a_missing_model_is_an_error():
     write_pixels()
-    with pytest.raises(InputError, match=r"^models/model\.keras not found") as error:
+    with pytest.raises(InputError, match=r"^models/openvino/model\.xml not found") as error:
         read()
     assert "\n" not in str(error.value)
 
@@ -119,15 +119,19 @@ def test_a_missing_model_is_an_error():
 @pytest.mark.parametrize(
     ("class_names", "image_size", "message"),
     [
-        (["ant", "bee", "cat"], 32, r"^models/model\.keras: trained on other classes than those"),
-        (CLASS_NAMES[:2], 32, r"^models/model\.keras: trained on other classes than those"),
+        (
+            ["ant", "bee", "cat"],
+            32,
+            r"^models/openvino/model\.xml: trained on other classes than those",
+        ),
+        (CLASS_NAMES[:2], 32, r"^models/openvino/model\.xml: trained on other classes than those"),
         (CLASS_NAMES, 24, r"^data/prepared: found arrays of shape \(24, 24, 3\) per image, but"),
     ],
 )
 def test_a_model_of_other_data_is_an_error(class_names: list[str], image_size: int, message: str):
     write(write_pixels(image_size), class_names)
-    MODEL_FILE.parent.mkdir()
-    save_network(MODEL_FILE, CLASS_NAMES, backbone="cnn", conv1_filters=4, conv2_filters=4)
+    OPENVINO_FILE.parent.mkdir(parents=True)
+    save_network(OPENVINO_FILE, CLASS_NAMES, backbone="cnn", conv1_filters=4, conv2_filters=4)
     with pytest.raises(InputError, match=message) as error:
         read()
     assert "\n" not in str(error.value)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from image_classifier.computing.tensorflow_setup import keras
+from image_classifier.networks.tensorflow_setup import keras
 from image_classifier.training.checkpoint import BestEpoch
 
 # Validation accuracy and loss: the third epoch is the best of the first five.

@@ -7,13 +7,14 @@ import pytest
 
 from helpers.models import params_with
 from image_classifier.common.params import TrainParams
-from image_classifier.computing.tensorflow_setup import keras
+from image_classifier.networks.tensorflow_setup import keras
 from image_classifier.training.optimization import (
     FittedNetwork,
+    Schedule,
     balanced_weights,
     build_optimizer,
-    build_schedule,
     compile_network,
+    number,
 )
 
 LABELS = np.array([0, 0, 0, 1, 2, 2])
@@ -25,7 +26,7 @@ def train_params(**changes: object) -> TrainParams:
 
 def rates(count: int, **changes: object) -> list[float]:
     """The learning rates of the first steps, with 10 steps per epoch."""
-    schedule = build_schedule(train_params(**changes), steps_per_epoch=10)
+    schedule = Schedule(train_params(**changes), steps_per_epoch=10)
     return [float(schedule(step)) for step in range(count)]
 
 
@@ -61,6 +62,12 @@ def build_network(**changes: object) -> FittedNetwork:
     params = params.model_copy(update={"train": train_params(**changes)})
     compile_network(network, params, LABELS)
     return network
+
+
+def build(params: TrainParams) -> keras.optimizers.Optimizer:
+    """An optimizer for 10 steps per epoch."""
+    schedule = Schedule(params, steps_per_epoch=10)
+    return build_optimizer(params, schedule, number(params.weight_decay))
 
 
 LOGITS = np.array([[2, 0, 1], [0, 1, 0], [5, 5, 5], [0, 9, 0], [1, 2, 3], [3, 2, 1]], np.float32)
@@ -114,7 +121,7 @@ def test_optimizers_decay_weights_but_no_biases(optimizer: str, decay: float, st
     )
     weight = keras.Variable([4.0], name="kernel")
     bias = keras.Variable([4.0], name="bias")
-    built = build_optimizer(params, build_schedule(params, steps_per_epoch=10))
+    built = build(params)
     gradient = np.array([2.0], np.float32)
     built.apply_gradients([(gradient, weight), (gradient, bias)])
     assert weight.numpy()[0] == pytest.approx(4 - 4 * decay * 0.1 - step, rel=1e-5)
@@ -126,7 +133,7 @@ def test_momentum_repeats_a_part_of_the_last_step():
         optimizer="sgd", momentum=0.5, learning_rate=1.0, schedule="constant", warmup_epochs=0
     )
     weight = keras.Variable([0.0], name="kernel")
-    built = build_optimizer(params, build_schedule(params, steps_per_epoch=10))
+    built = build(params)
     built.apply_gradients([(np.array([1.0], np.float32), weight)])
     built.apply_gradients([(np.array([0.0], np.float32), weight)])
     assert weight.numpy()[0] == pytest.approx(-1.5)

@@ -22,7 +22,7 @@ from image_classifier.common.processes import ChildProcess
 from image_classifier.common.remote import is_remote
 
 LEAST_CORES = 4  # for processes
-LEAST_IMAGES = 1000  # for processes: threads decode as many while processes start
+LEAST_IMAGES = 2000  # for processes: threads decode as many while processes start
 IMAGES_PER_PROCESS = 100  # a process takes 0.3 s to start, and 50 MB
 IMAGES_PER_CALL = 16  # with 4, this process would take twice as long per image
 BATCHES_AHEAD = 2

@@ -2,5 +2,6 @@
 
 corrections        reads and writes corrections of labels
 prepared           reads and writes data/prepared: the table of images, and an array per split
-tensorflow_setup   imports and configures TensorFlow
+prepared_network   reads and writes the network in data/prepared
+openvino_model     runs and extends networks that are translated to OpenVINO
 """

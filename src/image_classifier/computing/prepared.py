@@ -123,6 +123,19 @@ def open_splits(*names: str) -> tuple[list[str], list[PreparedSplit]]:
     return class_names, splits
 
 
+def check_shape(views: Shards | np.ndarray, expected: tuple[int, ...]) -> None:
+    """Check that prepared images, (views, n, ...), have the shape that a network takes.
+
+    Raises:
+        InputError: if they do not, because parameters have changed since they were prepared.
+    """
+    if (found := views.shape[2:]) != expected:
+        raise InputError(
+            f"data/prepared: found arrays of shape {found} per image, but the network takes "
+            f"{expected}; run `dvc exp run` to make them match"
+        )
+
+
 def write_table(records: Sequence[ImageRecord], path: Path) -> None:
     """Write the table of all images as CSV: path, class, split, sha256."""
     with path.open("w", encoding="utf-8", newline="") as file:

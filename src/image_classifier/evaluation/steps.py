@@ -1,7 +1,6 @@
 """The steps of an evaluation, for src/evaluate.py and the trials of sweeps."""
 
 import csv
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +8,17 @@ import numpy as np
 from image_classifier.common.errors import InputError
 from image_classifier.common.images import load_batches
 from image_classifier.common.params import EvaluateParams
+from image_classifier.common.progress import progress_bar
 from image_classifier.common.raw_data import RAW_DATA, locate
-from image_classifier.computing.prepared import PreparedSplit
-from image_classifier.computing.tensorflow_setup import keras
+from image_classifier.computing.openvino_model import (
+    ROWS_PER_REQUEST,
+    build_function,
+    classifier_of,
+    openvino,
+    shape_of,
+)
+from image_classifier.computing.prepared import PreparedSplit, Shards, check_shape
+from image_classifier.computing.prepared_network import read_record
 from image_classifier.evaluation.metrics import (
     accuracy_interval,
     log_curves,
@@ -19,27 +26,46 @@ from image_classifier.evaluation.metrics import (
     summarise,
 )
 from image_classifier.outputs.live import ACCURACY_FILE, StageLog
-from image_classifier.outputs.model_file import MODEL_FILE, TrainedModel
+from image_classifier.outputs.openvino_file import OPENVINO_FILE, TranslatedModel
 from image_classifier.outputs.prediction_log import log_confusion_matrix, log_prediction_sheet
 from image_classifier.outputs.sheets import worst_first
 
+IMAGES_AT_ONCE = 1024
 CHECK_BATCH_SIZE = 16
-# Features of a batch may differ as much as if each weight of the backbone changed at random by up
-# to 0.4%. A GPU's rounding to TF32 is a tenth of that, float32's below a thousandth; the smallest
-# fault in the tests, a wrong resize, is twice as much. See docs/reliability.md.
-WEIGHT_CHANGE = 0.004
 PIXEL_DIFFERENCE = 2.0  # mean over an image, in grey levels; versions of a decoder differ by 1 or 2
 
 
-def check_classes(trained: TrainedModel, class_names: list[str]) -> None:
+def check_classes(trained: TranslatedModel, class_names: list[str]) -> None:
     """Raise `InputError` if the model's classes differ from those of the prepared data."""
     if trained.class_names != class_names:
         raise InputError(
-            f"{MODEL_FILE}: trained on other classes than those in data/prepared; train it again"
+            f"{OPENVINO_FILE}: trained on other classes than those in data/prepared; train it again"
         )
 
 
-def check_against_files(trained: TrainedModel, test: PreparedSplit, count: int) -> None:
+def predict_probabilities(network: openvino.Model, views: Shards | np.ndarray) -> np.ndarray:
+    """A whole model's probabilities for prepared images, float32 (n, class_count).
+
+    `views` are pixels, uint8 (1, n, image_size, image_size, channels), or features, float32
+    (1, n, d); for features the backbone is not run.
+
+    Raises:
+        InputError: if the prepared images do not have the shape that the model takes.
+    """
+    rows = ROWS_PER_REQUEST
+    if views.ndim == 3:
+        network, rows = classifier_of(network), IMAGES_AT_ONCE
+    check_shape(views, shape_of(network.input(0))[1:])
+    classify = build_function(network, "probabilities", rows)
+    parts = []
+    with progress_bar("evaluating", views.shape[1]) as progress:
+        for start in range(0, views.shape[1], IMAGES_AT_ONCE):
+            parts.append(classify(views[0, start : start + IMAGES_AT_ONCE]))
+            progress.update(len(parts[-1]))
+    return np.concatenate(parts)
+
+
+def check_against_files(trained: TranslatedModel, test: PreparedSplit, count: int) -> None:
     """Check that the saved model sees in `count` test image files what is in data/prepared.
 
     Features are compared, or pixels if the backbone was trained. Probabilities would not do: large
@@ -51,14 +77,17 @@ def check_against_files(trained: TrainedModel, test: PreparedSplit, count: int) 
     rows = np.linspace(0, len(test.records) - 1, min(count, len(test.records))).astype(int)
     paths = [locate(RAW_DATA, test.records[row].path) for row in rows]
     size, color_mode = trained.trained_on.image_size, trained.trained_on.color_mode
+    has_features = test.views.ndim == 3
+    if has_features:
+        extract = build_function(trained.network, "features")
+        tolerance = read_record().feature_tolerance
     batches = load_batches(paths, CHECK_BATCH_SIZE, size, color_mode)
     for first, batch in zip(range(0, len(rows), CHECK_BATCH_SIZE), batches, strict=True):
         prepared = test.views[0, rows[first : first + CHECK_BATCH_SIZE]]
-        if test.views.ndim == 3:
-            extractor = trained.network.get_layer("feature_extractor")
-            differences, allowed = _compare_features(extractor, batch, prepared)
-            found = np.linalg.norm(differences)
-            what = f"{MODEL_FILE} gives features at a distance of {found:.3g} from"
+        if has_features:
+            differences = np.linalg.norm(extract(batch) - prepared, axis=1)
+            found, allowed = np.linalg.norm(differences), tolerance * np.linalg.norm(prepared)
+            what = f"{OPENVINO_FILE} gives features at a distance of {found:.3g} from"
         else:
             differences = np.abs(batch - prepared.astype(np.float32)).mean(axis=(1, 2, 3))
             found, allowed = differences.max(), PIXEL_DIFFERENCE
@@ -68,23 +97,6 @@ def check_against_files(trained: TrainedModel, test: PreparedSplit, count: int) 
                 f"{paths[first + differences.argmax()]}: {what} those in data/prepared, allowed: "
                 f"{allowed:.3g}; `dvc repro --force --downstream prepare` creates both again"
             )
-
-
-def _compare_features(
-    extractor: keras.Model, pixels: np.ndarray, prepared: np.ndarray
-) -> tuple[np.ndarray, float]:
-    """The distance of each image's features from the prepared ones, and the allowed norm of all.
-
-    `pixels` are uint8 (n, image_size, image_size, channels), `prepared` float32 (n, d).
-    """
-    # Not `predict`: compiling takes longer than the features of so few images.
-    features = extractor(pixels, training=False).numpy()
-    weights, random = extractor.get_weights(), np.random.default_rng(0)
-    change = partial(random.uniform, 1 - WEIGHT_CHANGE, 1 + WEIGHT_CHANGE)
-    extractor.set_weights([(w * change(w.shape)).astype(w.dtype) for w in weights])
-    changed = extractor(pixels, training=False).numpy()
-    extractor.set_weights(weights)
-    return np.linalg.norm(features - prepared, axis=1), np.linalg.norm(features - changed)
 
 
 def log_test_results(

@@ -1,7 +1,7 @@
 """Random changes to training images that keep their class."""
 
 from image_classifier.common.params import PrepareParams
-from image_classifier.computing.tensorflow_setup import keras
+from image_classifier.networks.tensorflow_setup import keras
 
 # The number of samples per call, of the layers that sample more than once.
 SAMPLES = {keras.layers.RandomTranslation: 2}  # vertical and horizontal shifts

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import KERAS_APPLICATIONS, ModelParams
-from image_classifier.computing.tensorflow_setup import keras
 from image_classifier.networks import efficientnet_lite
+from image_classifier.networks.tensorflow_setup import keras
 
 GROUPS = 8  # of filters that are normalised together, or fewer
 SMALLEST_GROUP = 4  # filters; one normalised by itself would not see the colour of a whole image

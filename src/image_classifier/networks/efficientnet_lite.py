@@ -15,8 +15,8 @@ import numpy as np
 from image_classifier.common.errors import InputError
 from image_classifier.common.hashing import sha256_of
 from image_classifier.common.params import WEIGHTS_MODULES
-from image_classifier.computing.tensorflow_setup import keras
 from image_classifier.networks.pytorch_checkpoint import read_checkpoint
+from image_classifier.networks.tensorflow_setup import keras
 
 
 class _Variant(NamedTuple):

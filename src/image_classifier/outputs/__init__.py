@@ -1,10 +1,8 @@
-"""Outputs of the stages train and evaluate: the model file and the logs.
+"""Outputs of the stages train and evaluate: the model for deployment, and the logs.
 
-batches          feeds prepared arrays to TensorFlow in batches
-predicting       computes a model's probabilities for prepared images
-model_file       saves and loads models/model.keras
+openvino_file    saves and loads models/openvino, the network of models/model.keras for deployment
 model_contents   checks that a model file contains nothing harmful
-metadata         the metadata in a model file
+metadata         the metadata in both model files
 live             adapts DVCLive
 gpu_use          reads the use and the memory of GPUs
 report           renders the charts of report.html

@@ -64,7 +64,11 @@ class StageLog(_Log):
     _next_report = 0.0
 
     def __init__(
-        self, stage_folder: str, folder: Path | None = None, save_stage: str | None = None
+        self,
+        stage_folder: str,
+        folder: Path | None = None,
+        save_stage: str | None = None,
+        watched: bool = True,
     ) -> None:
         """
         Args:
@@ -72,7 +76,10 @@ class StageLog(_Log):
             folder: log to this folder instead. Files of an earlier run in it are removed.
             save_stage: save a hidden Git experiment of this stage at the end, unless DVC runs the
                 script: `dvc exp run` saves one itself, and `dvc repro` is not meant to.
+            watched: whether somebody may look at the files before the end; otherwise only what is
+                there at the end is written.
         """
+        self.watched = watched
         folder = folder or Path(stage_folder)
         placeholders = placeholder_images(folder)
         self._stage_folder = stage_folder
@@ -123,7 +130,7 @@ class StageLog(_Log):
 
     def make_report(self) -> None:
         """As DVCLive's, with the charts that dvc.yaml declares."""
-        if self._inside_with and time.monotonic() < self._next_report:
+        if self._inside_with and (not self.watched or time.monotonic() < self._next_report):
             return
         renderers = [
             *report.get_params_renderers(self.params_file),

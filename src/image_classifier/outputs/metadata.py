@@ -42,10 +42,14 @@ class TrainedOn(NamedTuple):
 
 
 class Metadata(NamedTuple):
-    """The entries that `model_file.save_model` adds to `metadata.json` in a model file."""
+    """What both model files contain besides the network."""
 
     class_names: list[str]  # in the order of the model's outputs
     trained_on: TrainedOn
+
+    def as_json(self) -> dict:
+        """The entries as JSON has them; see `check_metadata`."""
+        return {"class_names": self.class_names, "trained_on": self.trained_on._asdict()}
 
     def summary(self) -> str:
         """Describe the model in one line."""
@@ -101,6 +105,15 @@ def read_metadata(path: Path) -> Metadata:
         raise InputError(f"{path} not found; `dvc exp run` or src/train.py creates it") from None
     except (OSError, zipfile.BadZipFile, zlib.error, KeyError, RuntimeError, ValueError) as error:
         raise InputError(f"{path} is not a model of this repository: {error}") from None
+    return check_metadata(metadata, path)
+
+
+def check_metadata(metadata: dict, path: Path) -> Metadata:
+    """The metadata of a model file, from JSON.
+
+    Raises:
+        InputError: if an entry is missing or has the wrong type; names `path`.
+    """
     try:
         known = {name: metadata.get(name) for name in Metadata._fields}
         return TypeAdapter(Metadata).validate_python(known, strict=True)

@@ -203,7 +203,7 @@ def _copy_from_cache(md5: str, output: Path) -> None:
             (unfinished / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, unfinished / name)
         output.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.rename(output)
+        shutil.move(unfinished, output)  # `models` may be on another disk
 
 
 def _cached_file(md5: str) -> Path:

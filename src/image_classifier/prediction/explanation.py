@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from image_classifier.common.images import load_for_display
-from image_classifier.computing.tensorflow_setup import keras, tf
+from image_classifier.networks.tensorflow_setup import keras, tf
 
 LONGER_SIDE = 320  # of an image beside its heat map, in pixels
 MARGIN = 8

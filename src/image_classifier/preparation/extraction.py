@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from image_classifier.common.params import PrepareParams
-from image_classifier.computing.tensorflow_setup import keras, tf
 from image_classifier.networks.augmentation import build_augmentation, set_call
+from image_classifier.networks.tensorflow_setup import keras, tf
 from image_classifier.preparation.inference import build_function
 
 Extract = Callable[[Iterable[np.ndarray], int, int | None], Iterator[np.ndarray]]

@@ -29,6 +29,7 @@ from image_classifier.common.remote import RemoteFile, is_remote, read
 if TYPE_CHECKING:
     from ray import ObjectRef
 
+    from image_classifier.networks.tensorflow_setup import keras
     from image_classifier.preparation.extraction import Extract
 
 FEATURE_BATCH_SIZE = 64
@@ -107,7 +108,7 @@ def compute_features(
 
 def backbone_weights(params: Params) -> list[np.ndarray]:
     """The weights of the backbone that computes features, in the order of Keras."""
-    return _build_network(params).get_weights()
+    return build_network(params).get_weights()
 
 
 @lru_cache(maxsize=1)
@@ -116,16 +117,16 @@ def _build_extractor(
 ) -> tuple[int, "Extract"]:
     """The number of batches to pass in a group, and a function of `extraction`."""
     # Not at the top: TensorFlow takes seconds to import, and errors in parameters come first.
-    from image_classifier.computing.tensorflow_setup import tf
+    from image_classifier.networks.tensorflow_setup import tf
     from image_classifier.preparation.extraction import build_on_cpu, build_on_gpu
 
     if weights is None:
-        network = _build_network(params)
+        network = build_network(params)
     else:
         import ray
 
         unknown = params.model.model_copy(update={"weights": "random"})
-        network = _build_network(params.model_copy(update={"model": unknown}))
+        network = build_network(params.model_copy(update={"model": unknown}))
         network.set_weights(ray.get(weights))
     if tf.config.list_physical_devices("GPU"):
         images = PIXELS_AT_ONCE // params.prepare.image_size**2
@@ -142,9 +143,11 @@ def _groups(pixels: np.ndarray) -> Iterator[np.ndarray]:
         yield pixels[np.newaxis, whole:]
 
 
-def _build_network(params: Params):
-    from image_classifier.computing.tensorflow_setup import make_deterministic
+@lru_cache(maxsize=1)
+def build_network(params: Params) -> "keras.Model":
+    """Build the frozen backbone, from pixels to features; the same one for the same parameters."""
     from image_classifier.networks.backbones import build_feature_extractor
+    from image_classifier.networks.tensorflow_setup import make_deterministic
 
     make_deterministic(params.prepare.seed)
     channels = len(PILLOW_MODES[params.prepare.color_mode])

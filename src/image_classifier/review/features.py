@@ -7,7 +7,10 @@ from sklearn.decomposition import PCA
 from sklearn.random_projection import SparseRandomProjection
 
 from image_classifier.common.progress import progress_bar
-from image_classifier.computing.prepared import PreparedSplit, Shards
+from image_classifier.computing.openvino_model import build_function, shape_of
+from image_classifier.computing.prepared import PreparedSplit, Shards, check_shape
+from image_classifier.evaluation.steps import check_classes
+from image_classifier.outputs.openvino_file import OPENVINO_FILE, load_translated
 
 IMAGES_AT_ONCE = 256
 # Longer features, such as the maps of a small network on large images, would not fit in memory. A
@@ -64,16 +67,10 @@ def _average(views: Shards, rows: slice) -> np.ndarray:
 
 
 def _extractor(views: Shards, class_names: list[str]) -> Callable[[Shards, slice], np.ndarray]:
-    # Imported here: TensorFlow takes seconds to load, and frozen backbones do not need it.
-    from image_classifier.evaluation.steps import check_classes
-    from image_classifier.outputs.model_file import MODEL_FILE, load_model
-    from image_classifier.outputs.predicting import check_shape
-    from image_classifier.preparation.inference import build_function
-
-    trained = load_model(MODEL_FILE)
+    trained = load_translated(OPENVINO_FILE)
     check_classes(trained, class_names)
-    check_shape(views, trained.network)
-    extract = build_function(trained.network.get_layer("feature_extractor"))
+    check_shape(views, shape_of(trained.network.input(0))[1:])
+    extract = build_function(trained.network, "features")
     return lambda views, rows: extract(views[0, rows])
 
 

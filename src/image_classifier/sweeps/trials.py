@@ -62,7 +62,8 @@ class TrialProcess:
         self.folder = folder
         self._preparing = preparing
         self._output = output
-        self._process: subprocess.Popen | None = None
+        self._process: subprocess.Popen | None = None  # trains
+        self._preparation: subprocess.Popen | None = None
         self._beginning = threading.Lock()
         self._closed = False
         (folder / ".dvc/tmp").mkdir(parents=True)
@@ -81,7 +82,12 @@ class TrialProcess:
             # Links to the cache take no time and no space, and nothing writes to the data.
             settings["cache"] = {"dir": cache, "type": "reflink,hardlink,symlink,copy"}
         self._prepared: list[str] | None = None
-        self._prepare({})
+        self._start()  # it loads TensorFlow while the data are linked
+        try:
+            self._prepare({})
+        except BaseException:
+            self.close()
+            raise
 
     def begin(self, parameters: dict) -> dict:
         """Start a trial."""
@@ -103,7 +109,8 @@ class TrialProcess:
         """Stop the running process at once, and start no further ones."""
         with self._beginning:
             self._closed = True
-        self._stop()
+        self._stop(self._process)
+        self._stop(self._preparation)
 
     def _git(self, *arguments: str) -> str:
         settings = (
@@ -122,7 +129,8 @@ class TrialProcess:
         ]
         if changes == self._prepared:
             return
-        self._stop()  # the process holds the previous data
+        if self._prepared is not None:
+            self._stop(self._process)  # it holds the previous data
         self._prepared = None  # DVC removes the old data before it prepares new data, and may fail
         from dvc.utils.hydra import apply_overrides
 
@@ -131,9 +139,10 @@ class TrialProcess:
         # Unchanged data are only linked from the cache.
         with self._preparing if changes else nullcontext():
             # All of them: the stage checks parameters that it does not read, such as train.epochs.
-            apply_overrides(path, [f"{name}={value}" for name, value in parameters.items()])
+            if parameters:
+                apply_overrides(path, [f"{name}={value}" for name, value in parameters.items()])
             command = [sys.executable, "-m", "dvc", "repro", "--quiet", "prepare"]
-            process = self._begin(
+            self._preparation = self._begin(
                 command,
                 # PYTHONWARNINGS=error would stop DVC at a warning of a library.
                 env={name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"},
@@ -142,10 +151,11 @@ class TrialProcess:
                 stderr=self._output,
             )
             try:
-                failed = process.wait()
+                failed = self._preparation.wait()
             finally:
-                self._stop()
-        path.write_text(original, encoding="utf-8")
+                self._stop(self._preparation)
+        if parameters:
+            path.write_text(original, encoding="utf-8")
         if failed:
             raise TrialError("`dvc repro prepare` failed; its error is printed above")
         self._prepared = changes
@@ -153,7 +163,7 @@ class TrialProcess:
     def _start(self) -> None:
         sources = [str(self.folder.absolute() / "src"), os.environ.get("PYTHONPATH")]
         with (self.folder / ".dvc/tmp/trials.log").open("a") as log:
-            self._begin(
+            self._process = self._begin(
                 [sys.executable, "-m", "image_classifier.sweeps.worker"],
                 env={
                     **os.environ,
@@ -173,16 +183,13 @@ class TrialProcess:
             if self._closed:
                 raise TrialError("the sweep has stopped")
             # Its own group, killed as a whole: the processes that DVC starts also use the folder.
-            self._process = subprocess.Popen(
-                command, cwd=self.folder, start_new_session=True, **options
-            )
-            return self._process
+            return subprocess.Popen(command, cwd=self.folder, start_new_session=True, **options)
 
-    def _stop(self) -> None:
-        if self._process and self._process.poll() is None:
+    def _stop(self, process: subprocess.Popen | None) -> None:
+        if process and process.poll() is None:
             with suppress(ProcessLookupError):
-                os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     def _ask(self, message: object) -> dict:
         with suppress(BrokenPipeError):  # the process has exited, which readline shows below

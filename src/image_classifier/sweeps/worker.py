@@ -9,6 +9,7 @@ from image_classifier.common.script import run
 import gc
 import json
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -21,8 +22,8 @@ from dvc.utils.hydra import apply_overrides
 
 from image_classifier.common.params import PARAMS_FILE, Params, read_params
 from image_classifier.computing.prepared import open_splits
-from image_classifier.computing.tensorflow_setup import keras
-from image_classifier.evaluation.steps import log_test_results
+from image_classifier.evaluation.steps import log_test_results, predict_probabilities
+from image_classifier.networks.tensorflow_setup import keras
 from image_classifier.outputs.live import (
     EVALUATE_LOG,
     SYSTEM_LOG,
@@ -30,12 +31,13 @@ from image_classifier.outputs.live import (
     StageLog,
     SystemLog,
 )
-from image_classifier.outputs.predicting import predict_probabilities
 from image_classifier.outputs.result_files import replacing
 from image_classifier.training import steps
 from image_classifier.training.checkpoint import Checkpoint
 
-CHANGING = ("params.yaml", "models/model.keras")  # dependencies that differ between trials
+CHANGING = ("params.yaml", "models/openvino")  # dependencies that differ between trials
+
+_earlier: dict[str, steps.Training] = {}  # by their structure
 
 
 def main() -> None:
@@ -84,13 +86,19 @@ def train_and_evaluate(params: Params, ask: Ask) -> None:
     so that repeating the experiment stops there too.
     """
     class_names, (train, validation, test) = open_splits("train", "validation", "test")
-    # Always the same object in this process: model files record which layers share it.
-    dtype_policy = keras.config.dtype_policy()
-    keras.utils.clear_session()
-    keras.config.set_dtype_policy(dtype_policy)
+    if not params.model.frozen:  # then model files contain the names that Keras gives to layers
+        # Always the same object in this process: model files record which layers share it.
+        dtype_policy = keras.config.dtype_policy()
+        keras.utils.clear_session()
+        keras.config.set_dtype_policy(dtype_policy)
+    # Otherwise placeholders would be drawn for the images of the trial before.
+    shutil.rmtree(Path(TRAIN_LOG, "plots/images"), ignore_errors=True)
 
     training = steps.build(params, class_names, train, validation)
-    with StageLog(TRAIN_LOG) as live, SystemLog(SYSTEM_LOG) as system:
+    earlier = _earlier.setdefault(steps.structure(params), training)
+    if earlier is not training:
+        training = steps.reuse(training, earlier)
+    with StageLog(TRAIN_LOG, watched=False) as live, SystemLog(SYSTEM_LOG) as system:
         steps.begin_log(live, params)
         checkpoint = Checkpoint(None, params.train.patience, live, system)
         steps.fit(training, live, system, checkpoint, [ask])
@@ -99,10 +107,11 @@ def train_and_evaluate(params: Params, ask: Ask) -> None:
             train_params = {**params.train.model_dump(), "stop_after": ask.stopped_after}
             live.log_params({"train": train_params})
         steps.log_validation(live, training, checkpoint)
-        steps.save(training, checkpoint)
+        translated = steps.translate(training)
+        steps.save(training, checkpoint, translated)
 
-    probabilities = predict_probabilities(training.model, test.views)
-    with replacing(EVALUATE_LOG) as folder, StageLog(EVALUATE_LOG, folder) as live:
+    probabilities = predict_probabilities(translated, test.views)
+    with replacing(EVALUATE_LOG) as folder, StageLog(EVALUATE_LOG, folder, watched=False) as live:
         log_test_results(live, test, probabilities, class_names, params.evaluate)
 
 

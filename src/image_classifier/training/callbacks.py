@@ -10,7 +10,7 @@ from image_classifier.common.errors import InputError
 from image_classifier.common.progress import progress_bar
 from image_classifier.common.raw_data import RAW_DATA
 from image_classifier.computing.prepared import PreparedSplit
-from image_classifier.computing.tensorflow_setup import keras
+from image_classifier.networks.tensorflow_setup import keras
 from image_classifier.outputs.live import StageLog
 from image_classifier.outputs.sheets import load_images, prediction_sheet
 from image_classifier.training.checkpoint import Checkpoint
@@ -173,19 +173,32 @@ class LogPredictions(keras.callbacks.Callback):
         self._inputs = validation.views[0, rows]
         self._true_names = [record.class_name for record in records]
         self._images = load_images(RAW_DATA, records)
+        self._probabilities: dict[int, np.ndarray] = {}  # by the number of the epoch, from 1
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
         if not self._images:
             return
-        probabilities = keras.ops.softmax(self.model(self._inputs, training=False)).numpy()
-        title = f"Validation images after epoch {epoch + 1}"
-        sheet = prediction_sheet(
-            self._images, self._true_names, probabilities, self._class_names, title
-        )
-        self._live.log_image(f"{SHEETS}/{epoch + 1}.jpg", sheet)
+        logits = self.model(self._inputs, training=False)
+        self._probabilities[epoch + 1] = keras.ops.softmax(logits).numpy()
+        if self._live.watched:
+            self._log(epoch + 1)
 
     def on_train_end(self, logs: dict | None = None) -> None:
         last = len(self._checkpoint.epoch_logs)
         kept = {*np.linspace(1, last, SHEETS_KEPT).round().astype(int), self._checkpoint.best + 1}
-        for epoch in set(range(1, last + 1)) - kept:
-            self._live.remove_image(f"{SHEETS}/{epoch}.jpg")
+        if self._live.watched:
+            for number in set(range(1, last + 1)) - kept:
+                self._live.remove_image(f"{SHEETS}/{number}.jpg")
+        else:
+            for number in kept & self._probabilities.keys():
+                self._log(number)
+
+    def _log(self, number: int) -> None:
+        sheet = prediction_sheet(
+            self._images,
+            self._true_names,
+            self._probabilities[number],
+            self._class_names,
+            f"Validation images after epoch {number}",
+        )
+        self._live.log_image(f"{SHEETS}/{number}.jpg", sheet)

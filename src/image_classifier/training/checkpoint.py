@@ -18,7 +18,7 @@ import numpy as np
 from dvclive import Live
 
 from image_classifier.common.disk import enough_space
-from image_classifier.computing.tensorflow_setup import keras, tf
+from image_classifier.networks.tensorflow_setup import keras, tf
 from image_classifier.outputs.live import StageLog
 
 CHECKPOINTS = Path(".dvc/tmp/checkpoints")

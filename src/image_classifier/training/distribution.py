@@ -22,15 +22,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from image_classifier.common.errors import InputError
 from image_classifier.common.strict_yaml import explain
-from image_classifier.computing.tensorflow_setup import keras, tf
-from image_classifier.outputs.batches import Part
+from image_classifier.networks.tensorflow_setup import keras, tf
+from image_classifier.training.batches import Part
 from image_classifier.training.checkpoint import state_variables
 from image_classifier.training.classifier import Networks
-from image_classifier.training.optimization import FittedNetwork
+from image_classifier.training.optimization import Dropout, FittedNetwork
 
 START_SECONDS = 600  # all workers must have been started within this time
 RANDOM_LAYERS = (
-    keras.layers.Dropout,
+    Dropout,
     keras.layers.RandomFlip,
     keras.layers.RandomRotation,
     keras.layers.RandomZoom,
@@ -290,12 +290,11 @@ class DistributedNetwork(FittedNetwork):
     def prepare(
         self, strategy: tf.distribute.Strategy, part: Part, compiled: FittedNetwork
     ) -> None:
-        """Compile like `compiled`, and create all variables now, as steps cannot create any."""
+        """Compile like `compiled`; all variables exist now, as steps cannot create any."""
         self._strategy, self._part = strategy, part
         self.label_smoothing = compiled.label_smoothing
         self.class_weights = compiled.class_weights
         accuracy = keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-        compiled.optimizer.build(self.trainable_variables)
         self.compile(compiled.optimizer, weighted_metrics=[accuracy], jit_compile=False)
         self.mean_loss = keras.metrics.Mean(name="loss")
 

@@ -15,7 +15,7 @@ import os
 exists = os.path.exists
 os.path.exists = lambda path: path == "/dev/nvidiactl" if path[:5] == "/dev/" else exists(path)
 os.write(2, b"before\\n")
-import image_classifier.computing.tensorflow_setup
+import image_classifier.networks.tensorflow_setup
 os.write(2, b"after\\n")
 """
 WARNING = (
@@ -83,6 +83,6 @@ def test_an_exception_keeps_its_message_alone(tmp_path: Path):
 
 def test_tensorflow_itself_prints_nothing():
     environment = {"PYTHONPATH": str(REPOSITORY / "src"), "CUDA_VISIBLE_DEVICES": "-1"}
-    script = "from image_classifier.computing.tensorflow_setup import tf; tf.ones(2) + tf.ones(2)"
+    script = "from image_classifier.networks.tensorflow_setup import tf; tf.ones(2) + tf.ones(2)"
     done = run_python("-c", script, folder=REPOSITORY, **environment)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -5,11 +5,14 @@ Settings for other projects, in `~/.keras/keras.json` or the environment, do not
 
 import gc
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+
+import numpy as np
 
 # Environment variables that change what is computed.
 CHANGING_RESULTS = (
@@ -78,7 +81,7 @@ with (
     nullcontext() if os.environ["TF_CPP_MIN_LOG_LEVEL"] in ("0", "1") else _quiet(),
     _hidden("matplotlib", "scipy", "sklearn"),
 ):
-    import keras
+    import keras  # noqa: F401
     import tensorflow as tf
     from keras.src.backend import config
 
@@ -104,10 +107,24 @@ if has_driver and not gpus and os.environ.get("CUDA_VISIBLE_DEVICES") not in HID
     )
 
 
+@contextmanager
+def in_float32() -> Iterator[None]:
+    """A block in which a GPU multiplies in float32, instead of rounding to TF32 before."""
+    rounds = tf.config.experimental.tensor_float_32_execution_enabled()
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        tf.config.experimental.enable_tensor_float_32_execution(rounds)
+
+
 def make_deterministic(seed: int) -> None:
     """Seed Python, NumPy and Keras, and select deterministic kernels.
 
     Results are then bit-identical on the same machine with the same number of cores.
     """
-    keras.utils.set_random_seed(seed)
+    # Keras takes all seeds from Python. Its own function would also seed TensorFlow's operations,
+    # which nothing here uses, and for that make TensorFlow compile traced functions again.
+    random.seed(seed)
+    np.random.seed(seed)
     tf.config.experimental.enable_op_determinism()

@@ -11,7 +11,7 @@ SCRIPT = """
 import json
 import sys
 
-from image_classifier.computing.tensorflow_setup import keras, tf
+from image_classifier.networks.tensorflow_setup import keras, tf
 
 weights = keras.utils.get_file("weights.h5", sys.argv[1], cache_subdir="models")
 settings = keras.config

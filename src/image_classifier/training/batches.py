@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from image_classifier.computing.prepared import Shards
-from image_classifier.computing.tensorflow_setup import tf
+from image_classifier.networks.tensorflow_setup import tf
 
 Views = Shards | np.ndarray
 
@@ -68,11 +68,9 @@ def training_batches(
     """
     epochs = itertools.count(first_epoch)
 
-    def view_and_order() -> tuple[int, np.ndarray]:
-        epoch = next(epochs)
-        return epoch % len(views), np.random.default_rng((seed, epoch)).permutation(len(labels))
-
-    return _batches(view_and_order, views, labels, batch_size, part)
+    return _batches(
+        lambda: training_order(views, seed, next(epochs)), views, labels, batch_size, part
+    )
 
 
 def ordered_batches(
@@ -86,11 +84,15 @@ def ordered_batches(
     return dataset.cache() if views.nbytes <= CACHED_BYTES else dataset
 
 
-def _chunks_of(order: np.ndarray, batch_size: int, row_bytes: int) -> Iterator[np.ndarray]:
+def training_order(views: Views, seed: int, epoch: int) -> tuple[int, np.ndarray]:
+    """The view of an epoch, counted from 0, and the order of its rows, int64 (n,)."""
+    return epoch % len(views), np.random.default_rng((seed, epoch)).permutation(views.shape[1])
+
+
+def split_order(order: np.ndarray, batch_size: int, row_bytes: int) -> list[np.ndarray]:
     """Split `order` into chunks of about `CHUNK_BYTES`, each a whole number of batches."""
     rows = batch_size * max(1, CHUNK_BYTES // (batch_size * row_bytes))
-    for start in range(0, len(order), rows):
-        yield order[start : start + rows]
+    return [order[start : start + rows] for start in range(0, len(order), rows)]
 
 
 def _batches(
@@ -106,7 +108,7 @@ def _batches(
         view, order = view_and_order()
         if part:
             order = part.rows(order, batch_size)
-        for rows in _chunks_of(order, batch_size, views[0, 0].nbytes):
+        for rows in split_order(order, batch_size, views[0, 0].nbytes):
             # Reading a slice is faster.
             read = slice(rows[0], rows[-1] + 1) if (np.diff(rows) == 1).all() else rows
             yield views[view, read], labels[rows]

@@ -1,22 +1,21 @@
 """The model file: one network from pixels to probabilities, with its class names inside."""
 
 import io
-import json
-import re
 import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
+import numpy as np
 
-from image_classifier.common.disk import enough_space, scratch_folder
 from image_classifier.common.errors import InputError
 from image_classifier.common.images import PILLOW_MODES
-from image_classifier.computing.tensorflow_setup import keras
-from image_classifier.outputs.metadata import TrainedOn, read_metadata
+from image_classifier.computing.prepared_network import KERAS_NETWORK
+from image_classifier.networks.keras_file import save_keras, save_keras_classifier
+from image_classifier.networks.tensorflow_setup import keras
+from image_classifier.outputs.metadata import Metadata, TrainedOn, read_metadata
 
 MODEL_FILE = Path("models/model.keras")
-FIRST_ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 class TrainedModel(NamedTuple):
@@ -27,34 +26,26 @@ class TrainedModel(NamedTuple):
     trained_on: TrainedOn
 
 
-def save_model(
-    model: keras.Model, class_names: list[str], trained_on: TrainedOn, path: Path
-) -> None:
-    """Write a `.keras` file that includes `metadata.Metadata`, replacing `path` atomically.
+def save_model(model: keras.Model, metadata: Metadata, path: Path) -> None:
+    """Write a `.keras` file that includes `metadata`, replacing `path` atomically.
 
-    Identical trainings give identical bytes: the date is left out, and the memory addresses by
-    which Keras identifies shared objects are replaced by numbers from 0.
+    Identical trainings give identical bytes.
 
     Raises:
         InputError: if the disk has too little space; an existing file at `path` is kept.
     """
-    # Space for both files, and for the weights that Keras temporarily writes beside the first one.
-    size = 3 * sum(weight.nbytes for weight in model.get_weights())
-    with scratch_folder(path.parent / ".saving") as scratch, enough_space(path, size):
-        saved, rewritten = scratch / "saved.keras", scratch / "rewritten.keras"
-        model.save(saved)
-        with zipfile.ZipFile(saved) as source, zipfile.ZipFile(rewritten, "w") as target:
-            for name in source.namelist():
-                content = source.read(name)
-                if name == "metadata.json":
-                    metadata = json.loads(content)
-                    del metadata["date_saved"]
-                    metadata |= {"class_names": class_names, "trained_on": trained_on._asdict()}
-                    content = json.dumps(metadata)
-                elif name == "config.json":
-                    content = _number_shared_objects(content.decode())
-                target.writestr(zipfile.ZipInfo(name, FIRST_ZIP_DATE), content)
-        rewritten.replace(path)
+    save_keras(model, path, metadata.as_json())
+
+
+def save_classifier(kernel: np.ndarray, bias: np.ndarray, metadata: Metadata, path: Path) -> None:
+    """As `save_model`, for the prepared network with this last layer.
+
+    Its weights are float32 (d, class_count) and (class_count,).
+
+    Raises:
+        InputError: as `save_model`, and if the prepared network is damaged.
+    """
+    save_keras_classifier(KERAS_NETWORK, kernel, bias, path, metadata.as_json())
 
 
 def load_model(path: Path) -> TrainedModel:
@@ -91,12 +82,3 @@ def _check_arrays(path: Path) -> None:
         weights.visititems(lambda _, item: sizes.append(getattr(item, "nbytes", 0)))
     if sum(sizes) > path.stat().st_size:
         raise ValueError(f"its weights would take {sum(sizes):,} bytes, more than the file has")
-
-
-def _number_shared_objects(config: str) -> str:
-    numbers: dict[str, int] = {}
-    return re.sub(
-        r'(?<="shared_object_id": )\d+',
-        lambda address: str(numbers.setdefault(address[0], len(numbers))),
-        config,
-    )

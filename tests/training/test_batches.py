@@ -3,9 +3,9 @@ from functools import partial
 import numpy as np
 import pytest
 
-from image_classifier.computing.tensorflow_setup import keras, tf
-from image_classifier.outputs import batches
-from image_classifier.outputs.batches import Part, ordered_batches, training_batches
+from image_classifier.networks.tensorflow_setup import keras, tf
+from image_classifier.training import batches
+from image_classifier.training.batches import Part, ordered_batches, training_batches
 
 
 @pytest.fixture(params=[16 * 2**20, 1], ids=["one chunk", "many chunks"], autouse=True)
@@ -111,9 +111,9 @@ def test_arrays_on_disk_give_the_same_batches_as_arrays_in_memory(tmp_path):
 def test_a_small_array_is_read_once(
     monkeypatch: pytest.MonkeyPatch, cached_bytes: int, expected: int
 ):
-    reads, cut = [], batches._chunks_of
+    reads, cut = [], batches.split_order
     monkeypatch.setattr(batches, "CACHED_BYTES", cached_bytes)
-    monkeypatch.setattr(batches, "_chunks_of", lambda *args: reads.append(1) or cut(*args))
+    monkeypatch.setattr(batches, "split_order", lambda *args: reads.append(1) or cut(*args))
     data, labels = numbered(view_count=1, row_count=10)
     dataset = ordered_batches(data, labels, batch_size=4)
     for _ in range(2):

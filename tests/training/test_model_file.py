@@ -6,29 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from helpers.models import CLASS_NAMES, TRAINED_ON, params_with, save_network
-from helpers.project import REPOSITORY, run_python
+from helpers.models import CLASS_NAMES, TRAINED_ON, params_with, save_network, whole_network
 from image_classifier.common.errors import InputError
 from image_classifier.common.params import Params
-from image_classifier.computing.tensorflow_setup import keras
-from image_classifier.networks.backbones import build_feature_extractor
+from image_classifier.evaluation.steps import predict_probabilities
+from image_classifier.networks.tensorflow_setup import keras
+from image_classifier.networks.translation import translate_model
 from image_classifier.outputs.metadata import describe_training
-from image_classifier.outputs.model_file import load_model
-from image_classifier.outputs.predicting import predict_probabilities
 from image_classifier.training.classifier import build_networks
-
-SAVE = """
-from pathlib import Path
-from image_classifier.outputs.metadata import describe_training
-from image_classifier.computing.tensorflow_setup import make_deterministic
-from image_classifier.outputs.model_file import save_model
-from image_classifier.training.classifier import build_networks
-from image_classifier.common.params import read_params
-make_deterministic(0)
-params = read_params(Path({params!r}))
-trained_on = describe_training(params, Path({params!r}), 100, 3, 0.9)
-save_model(build_networks(params, 3).model, ["a", "b", "c"], trained_on, Path({path!r}))
-"""
+from image_classifier.training.model_file import load_model
+from image_classifier.training.optimization import compile_network
 
 
 @pytest.fixture
@@ -40,11 +27,11 @@ def pixels() -> np.ndarray:
     "model", [{"backbone": "cnn"}, {"backbone": "mobilenet_v2", "fine_tune_layers": 2}]
 )
 def test_fitting_to_pixels_changes_the_saved_model(model: dict, pixels: np.ndarray):
-    networks = build_networks(params_with(**model), class_count=3)
+    params, labels = params_with(**model), np.array([0, 1, 2, 0, 1])
+    networks = build_networks(params, feature_count=0, class_count=3)
     before = networks.model.predict(pixels, verbose=0)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    networks.fitted.compile(optimizer="adam", loss=loss)
-    networks.fitted.fit(pixels, np.array([0, 1, 2, 0, 1]), verbose=0)
+    compile_network(networks.fitted, params, labels)
+    networks.fitted.fit(pixels, labels, epochs=2, verbose=0)  # the rate of the first step is 0
     after = networks.model.predict(pixels, verbose=0)
     assert np.abs(after - before).max() > 1e-4
     np.testing.assert_allclose(after.sum(axis=1), 1, rtol=1e-5)
@@ -52,20 +39,14 @@ def test_fitting_to_pixels_changes_the_saved_model(model: dict, pixels: np.ndarr
     np.testing.assert_allclose(keras.ops.softmax(logits), after, rtol=1e-4, atol=1e-6)
 
 
-def test_a_frozen_backbone_is_fitted_on_its_features(pixels: np.ndarray):
-    networks = build_networks(params_with(backbone="mobilenet_v2"), class_count=3)
-    features = networks.model.get_layer("feature_extractor").predict(pixels, verbose=0)
-    assert networks.fitted.input_shape == (None, features.shape[1])
-    np.testing.assert_allclose(
-        predict_probabilities(networks.model, features[None]),
-        predict_probabilities(networks.model, pixels[None]),
-        rtol=1e-4,
-        atol=1e-6,
-    )
+def test_a_frozen_backbone_is_not_built_to_fit_its_features():
+    networks = build_networks(params_with(backbone="mobilenet_v2"), 1280, class_count=3)
+    assert networks.fitted.input_shape == (None, 1280) and networks.model is None
+    assert [layer.name for layer in networks.fitted.layers] == ["features", "dropout", "classifier"]
 
 
 def test_augmentation_changes_training_only(pixels: np.ndarray):
-    network = build_networks(params_with(backbone="cnn"), class_count=3).fitted
+    network = build_networks(params_with(backbone="cnn"), feature_count=0, class_count=3).fitted
     images = pixels.astype(np.float32)
     inference = [np.asarray(network(images, training=False)) for _ in range(2)]
     assert (inference[0] == inference[1]).all()
@@ -75,20 +56,8 @@ def test_augmentation_changes_training_only(pixels: np.ndarray):
     assert np.asarray(augmentation(images, training=False) == images).all()
 
 
-def test_a_random_backbone_is_the_one_that_computed_the_features():
-    params = params_with(backbone="mobilenet_v2")
-    keras.utils.set_random_seed(params.prepare.seed)
-    prepared = build_feature_extractor(params.model, 32, 3).get_weights()
-    other = Params.model_validate(
-        {**params.model_dump(), "train": {**params.train.model_dump(), "seed": 7}}
-    )
-    extractor = build_networks(other, class_count=3).model.get_layer("feature_extractor")
-    for weight, expected in zip(extractor.get_weights(), prepared, strict=True):
-        np.testing.assert_array_equal(weight, expected)
-
-
-def test_arrays_of_the_wrong_shape_are_named(pixels: np.ndarray):
-    model = build_networks(params_with(backbone="cnn"), class_count=3).model
+def test_arrays_of_the_wrong_shape_are_named():
+    model = translate_model(whole_network(params_with(backbone="cnn"), class_count=3))
     for views in (np.zeros((1, 4, 20, 20, 3), np.uint8), np.zeros((1, 4, 5), np.float32)):
         with pytest.raises(InputError, match="data/prepared: found arrays of shape"):
             predict_probabilities(model, views)
@@ -102,22 +71,6 @@ def test_a_saved_model_predicts_the_same_and_has_metadata(tmp_path: Path, pixels
     assert trained_on == TRAINED_ON
     np.testing.assert_array_equal(loaded.predict(pixels), model.predict(pixels))
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_keras_alone_loads_the_model_file(tmp_path: Path):
-    save_network(tmp_path / "m.keras", backbone="cnn")
-    load = "import sys, keras; print(keras.models.load_model(sys.argv[1]).output_shape)"
-    done = run_python("-c", load, "m.keras", folder=tmp_path)
-    assert "(None, 3)" in done.stdout, done.stderr
-
-
-def test_identical_models_have_identical_files(tmp_path: Path):
-    contents = []
-    for name in ("a.keras", "b.keras"):
-        code = SAVE.format(params=str(REPOSITORY / "params.yaml"), path=str(tmp_path / name))
-        run_python("-c", code, folder=REPOSITORY / "src").check_returncode()
-        contents.append((tmp_path / name).read_bytes())
-    assert contents[0] == contents[1]
 
 
 def test_the_model_file_contains_nothing_about_the_machine(tmp_path: Path):
