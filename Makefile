@@ -6,6 +6,7 @@
 # make faults         inject faults, and count them in docs/faults.md
 # make audit          look up known vulnerabilities of the packages, if there is a network
 # make bench          measure: make bench PHOTOS=/path/to/an/archive/or/folder
+# make bench-compare  compare with an earlier revision, with PHOTOS as above and BEFORE=REVISION
 # make bench-gpu      measure on a machine with a GPU, with PHOTOS as above
 # make bench-cluster  measure sweeps, features and capacity on a cluster, with PHOTOS as above
 # make format         format the code
@@ -24,7 +25,7 @@ export GIT_AUTHOR_EMAIL ?= $(USER_EMAIL)
 export GIT_COMMITTER_NAME ?= $(USER_NAME)
 export GIT_COMMITTER_EMAIL ?= $(USER_EMAIL)
 
-.PHONY: run test test-slow test-full test-cluster faults audit photos bench bench-gpu bench-cluster format constraints
+.PHONY: run test test-slow test-full test-cluster faults audit photos bench bench-compare bench-gpu bench-cluster format constraints
 
 run: $(VENV)/installed
 	dvc exp run
@@ -57,6 +58,9 @@ photos:
 
 bench: photos $(VENV)/installed
 	for name in $(BENCHMARKS); do python benchmarks/$$name.py "$(PHOTOS)" || exit 1; done
+
+bench-compare: photos $(VENV)/installed
+	python benchmarks/compare.py "$(PHOTOS)" "$(BEFORE)"
 
 bench-gpu: photos $(VENV)/installed
 	python benchmarks/gpu.py "$(PHOTOS)"

@@ -96,8 +96,8 @@ def train(way: str) -> None:
     sys.path.insert(0, "src")
     from image_classifier.common.params import read_params
     from image_classifier.computing.prepared import open_splits
-    from image_classifier.computing.tensorflow_setup import keras, make_deterministic, tf
-    from image_classifier.outputs.batches import training_batches
+    from image_classifier.networks.tensorflow_setup import keras, make_deterministic, tf
+    from image_classifier.training.batches import training_batches
     from image_classifier.training.classifier import build_networks
     from image_classifier.training.optimization import compile_network
     from training import epoch_seconds
@@ -113,7 +113,7 @@ def train(way: str) -> None:
             TRAINING_PHOTOS, image_size=(size, size), batch_size=batch_size, verbose=False
         )
         data = data.cache().prefetch(tf.data.AUTOTUNE)
-    network = build_networks(params, len(class_names)).fitted
+    network = build_networks(params, split.views.shape[-1], len(class_names)).fitted
     compile_network(network, params, split.labels)
     print(json.dumps(epoch_seconds(network, data, EPOCHS)))
 

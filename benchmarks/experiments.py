@@ -33,15 +33,6 @@ VARIANTS = {
     LARGEST: ("cats_and_dogs_resnet50", {"prepare__views": 15, **RANDOM}, 1),
 }
 TUTORIAL = REPOSITORY / "benchmarks/tutorial.py"
-SAMPLING = REPOSITORY / "benchmarks/sampling"
-
-ABOVE_A_SECOND = (
-    "The phases above a second: DVC imports its modules, compares all files with dvc.lock, and "
-    "moves a model of 94 MB to its cache. TensorFlow's start-up is the import of its modules, once "
-    "in the process of each stage. More than half of fit is TensorFlow tracing its functions; the "
-    "arithmetic takes 0.3 s. Checking the model runs ResNet50 on 16 photos, and half of the time "
-    "is the first use of its kernels. Loading the model builds its 177 layers again."
-)
 
 
 def main() -> None:
@@ -106,12 +97,6 @@ def measure(photos: Path, rounds: int, folder: Path) -> None:
             f"Accuracy of {DEFAULT} on the validation and test photos together, on which the "
             f"tutorials validate, with train.seed 0 to {len(accuracies) - 1}: "
             f"{', '.join(f'{figure:.3f}' for figure in accuracies)}.",
-            "",
-            f"Time of the next experiment by phase ({LARGEST}):",
-            "",
-            *table(["phase", "seconds"], sample_phases(projects[LARGEST], folder)),
-            "",
-            ABOVE_A_SECOND,
         ],
     )
 
@@ -132,27 +117,6 @@ def tutorial_seconds(raw: Path, *options: str) -> float:
     seconds = json.loads(output.splitlines()[-1])
     first_batch, (epoch, *_) = seconds["first_batch"], seconds["epochs"]
     return first_batch + EPOCHS * (epoch - first_batch)
-
-
-def sample_phases(project: Path, folder: Path) -> list[list[str]]:
-    """Run an experiment once more, sampling which phase its processes are in."""
-    samples = folder / "samples"
-    samples.mkdir()
-    command = ["dvc", "exp", "run", "--set-param", "train.learning_rate=0.002"]
-    whole = run(command, project, PYTHONPATH=str(SAMPLING), BENCHMARK_SAMPLES=str(samples)).seconds
-    rows = []
-    for stage in ("train", "evaluate"):
-        (path,) = samples.glob(f"{stage}-*.json")
-        result = json.loads(path.read_text())
-        phases = result["phases"]
-        phases["other"] = result["seconds"] - sum(phases.values()) + phases.get("other", 0)
-        rows += [
-            [f"{stage}: {phase}", f"{seconds:.1f}"]
-            for phase, seconds in sorted(phases.items(), key=lambda item: -item[1])
-            if seconds >= 0.05
-        ]
-        whole -= result["seconds"]
-    return [["DVC, and starting and ending processes", f"{whole:.1f}"], *rows]
 
 
 if __name__ == "__main__":

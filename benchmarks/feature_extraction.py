@@ -92,8 +92,8 @@ def extract(way: str, backbone: str, target: str, project: str) -> None:
     from image_classifier.common.class_folders import find_class_folders, find_files
     from image_classifier.common.images import load_batches
     from image_classifier.common.params import read_params
-    from image_classifier.computing.tensorflow_setup import keras, tf
     from image_classifier.networks.backbones import build_feature_extractor
+    from image_classifier.networks.tensorflow_setup import keras, tf
     from image_classifier.preparation.inference import build_function
 
     weights = "random" if backbone == "resnet50" else "imagenet"

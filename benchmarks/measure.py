@@ -112,14 +112,16 @@ def workers(count: int) -> Iterator[str]:
             cluster.shutdown()
 
 
-def clone(folder: Path) -> None:
-    """Clone this project into a new folder, as a Git repository of its own."""
+def clone(folder: Path, revision: str = "HEAD") -> None:
+    """Clone a revision of this project into a new folder, as a Git repository of its own."""
     show = ["git", "rev-parse", "--show-toplevel", "--show-prefix"]
     top, prefix = run(show, REPOSITORY).output.splitlines()
     run(["git", "clone", "--quiet", top, str(folder)], REPOSITORY)
+    commit = run(["git", "rev-parse", revision], REPOSITORY).output.strip()
     if prefix:  # in a folder of a larger repository
-        command = ["git", "commit-tree", "-m", "Project", f"HEAD:{prefix}"]
-        run(["git", "reset", "--quiet", "--hard", run(command, folder).output.strip()], folder)
+        command = ["git", "commit-tree", "-m", "Project", f"{commit}:{prefix}"]
+        commit = run(command, folder).output.strip()
+    run(["git", "reset", "--quiet", "--hard", commit], folder)
 
 
 # Changes of presets/cats_and_dogs.yaml: the network whose speed most sections report.
@@ -130,16 +132,19 @@ LITE0 = {
 }
 
 
-def make_project(folder: Path, preset: str, photos: Path, **changes: object) -> Path:
+def make_project(
+    folder: Path, preset: str, photos: Path, revision: str = "HEAD", **changes: object
+) -> Path:
     """Clone this project into a new folder, as a user would, and choose parameters.
 
     Args:
         folder: must not exist yet.
         preset: name of a file in presets/.
         photos: path of the images.
+        revision: of this repository.
         changes: values of parameters, such as `model__weights="random"`.
     """
-    clone(folder)
+    clone(folder, revision)
     shutil.copy(folder / "presets" / f"{preset}.yaml", folder / "params.yaml")
     values = {"download.dataset": "image_folder", "download.source": photos}
     values |= {name.replace("__", "."): value for name, value in changes.items()}

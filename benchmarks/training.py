@@ -3,7 +3,7 @@
 import time
 from statistics import median
 
-from image_classifier.computing.tensorflow_setup import keras, tf
+from image_classifier.networks.tensorflow_setup import keras, tf
 
 
 class Stopwatch(keras.callbacks.Callback):
