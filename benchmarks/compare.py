@@ -59,7 +59,7 @@ def main() -> None:
         "",
         f"*Before* is revision {arguments.revision}. The ways alternate; medians of "
         f"{arguments.rounds} rounds, ratios within a round; {MANY:,} predictions and the sweep of "
-        f"{TRIALS} trials are run once. A trial costs {relation(seconds)} of the next experiment.",
+        f"{TRIALS} trials are run once. {relation(seconds)}",
     ]
     for network, rows in phases:
         lines += ["", f"Where the next experiment with {network} spends its time now:", ""]
@@ -112,13 +112,14 @@ def relation(seconds: dict[str, dict[str, list[float]]]) -> str:
     texts = []
     for network in NETWORKS:
         sweep, following = seconds[f"{network}: {SWEEP}"], seconds[f"{network}: {NEXT}"]
-        trials = {way: median(sweep[way]) / TRIALS for way in WAYS}
-        figures = [
-            f"{trials[way] / median(following[reference]):.2f} ({way}, of {reference})"
-            for way, reference in (("before", "before"), ("now", "before"), ("now", "now"))
-        ]
-        texts.append(f"{', '.join(figures)} with {network}")
-    return " and ".join(texts)
+        before, now = (median(sweep[way]) / TRIALS for way in WAYS)
+        experiment_before, experiment_now = (median(following[way]) for way in WAYS)
+        texts.append(
+            f"With {network}, a trial costs {now / experiment_before:.2f} of the next experiment "
+            f"before and {now / experiment_now:.2f} of the one now; before, a trial cost "
+            f"{before / experiment_before:.2f} of it."
+        )
+    return " ".join(texts)
 
 
 def sample_phases(project: Path, folder: Path) -> list[list[str]]:
